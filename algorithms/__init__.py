@@ -1,0 +1,1 @@
+"""Distributed SGD methods, one file each, written against `algorithms.worker` alone."""

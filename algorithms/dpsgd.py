@@ -1,0 +1,69 @@
+"""Decentralized parallel SGD. Lian, Zhang, Zhang, Hsieh, Zhang, Liu, NeurIPS 2017, arXiv:1705.09056, Algorithm 1.
+
+X holds the workers' iterates as columns, W is doubly stochastic, G the gradients at X:
+
+    adapt_with_combine (the paper's):   X <- X W - lr step(G, X)       gradient and weight decay at X before mixing
+    adapt_then_combine (SGP's code):    X <- (X - lr step(G, X)) W     mixing after the step
+
+The first lets the exchange run beside the gradient; in the second each waits for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from algorithms.topology import Mixing
+from algorithms.worker import Handle, Payload, Vector, Worker
+
+
+@dataclass
+class State:
+    x: Vector
+    k: int = 0
+
+
+@dataclass
+class DPSGD:
+    """D-PSGD.
+
+    Args:
+        order: `adapt_with_combine` (the paper's) or `adapt_then_combine` (as in the released code of SGP).
+    """
+
+    order: Literal["adapt_with_combine", "adapt_then_combine"] = "adapt_with_combine"
+
+    topology: ClassVar[Literal["doubly_stochastic"]] = "doubly_stochastic"
+
+    async def run(self, worker: Worker) -> AsyncGenerator[Vector, None]:
+        s = worker.restore(State(x=worker.initial()))
+        while await worker.has_work():
+            W = worker.graph.at(s.k)
+            if self.order == "adapt_with_combine":
+                neighbours = _exchange(worker, W, s.x)
+                g = await worker.gradient(s.x)
+                step = worker.descend(s.x, g) - s.x
+                s.x = _combine(worker, W, s.x, await neighbours) + step
+            else:
+                g = await worker.gradient(s.x)
+                x = worker.descend(s.x, g)
+                s.x = _combine(worker, W, x, await _exchange(worker, W, x))
+            s.k += 1
+            yield s.x
+
+
+def _exchange(worker: Worker, W: Mixing, x: Vector) -> Handle[dict[int, Payload]]:
+    i = worker.rank
+    return worker.exchange({j: (x,) for j in W.outgoing[i]}, W.incoming[i], like=(x,))
+
+
+def _combine(worker: Worker, W: Mixing, x: Vector, received: dict[int, Payload]) -> Vector:
+    """Column i of X W: sum_j w_ij x_j, neighbours in the order of their ranks."""
+    i = worker.rank
+    mixed = W.own[i] * x
+    for j, (x_j,) in received.items():
+        mixed = torch.add(mixed, x_j, alpha=W.incoming[i][j])
+    return mixed

@@ -1,0 +1,93 @@
+"""Stochastic Gradient Push. Assran, Loizou, Ballas, Rabbat, ICML 2019, arXiv:1811.10792.
+
+Algorithm 1 (SGP, overlap=0) and its overlapped form (tau-OSGP, overlap=tau), after the authors' code and secondary
+notes; the numbering of the lines is unverified. x is the push-sum numerator, w the push-sum weight, z = x / w the
+de-biased iterate, P column-stochastic:
+
+    loop k:
+      g_i = grad F_i(z_i; batch)                          at the de-biased z
+      x_i = x_i - lr step(g_i)                            the step moves the numerator; momentum stays local
+      send (p_ji x_i, p_ji w_i) to the out-peers j; receive from the in-peers
+      x_i = sum_j p_ij x_j ;  w_i = sum_j p_ij w_j ;  z_i = x_i / w_i
+
+Under overlap a worker does not wait for the messages of its own step: it adds those that have arrived, and blocks
+only when its oldest outstanding exchange is tau iterations old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from algorithms.worker import Handle, Payload, Vector, Worker
+
+
+@dataclass
+class State:
+    x: Vector
+    w: float = 1.0
+    k: int = 0
+    in_flight: list[tuple[int, Handle[dict[int, Payload]]]] = field(default_factory=list)  # (step posted, exchange)
+
+
+@dataclass
+class SGP:
+    """SGP and overlap SGP.
+
+    Args:
+        overlap: tau, how many iterations a message may stay in flight; 0 is Algorithm 1.
+        merge: `arrived` adds each exchange as soon as it is there (the paper's); `exact` adds it exactly tau
+            iterations after it was posted (deterministic).
+        biased: take x itself as the iterate, as if w were held at 1 (biased OSGP).
+    """
+
+    overlap: int = 0
+    merge: Literal["arrived", "exact"] = "arrived"
+    biased: bool = False
+
+    topology: ClassVar[Literal["column_stochastic"]] = "column_stochastic"
+
+    def __post_init__(self) -> None:
+        if self.overlap < 0:
+            raise ValueError(f"algorithm.overlap={self.overlap}: the iterations a message may stay in flight are >= 0")
+
+    async def run(self, worker: Worker) -> AsyncGenerator[Vector, None]:
+        s = worker.restore(State(x=worker.initial()))
+        while await worker.has_work():
+            g = await worker.gradient(self.debiased(s))
+            s.x = worker.descend(s.x, g)
+
+            P, i = worker.graph.at(s.k), worker.rank
+            # One product per distinct weight: on a regular graph what is sent and what is kept are the same vector.
+            share = {p: (p * s.x, p * s.w) for p in {P.own[i], *P.outgoing[i].values()}}
+            like = share[P.own[i]]
+            outgoing: dict[int, Payload] = {j: share[p] for j, p in P.outgoing[i].items()}
+            s.in_flight.append((s.k, worker.exchange(outgoing, P.incoming[i], like)))
+            s.x, s.w = share[P.own[i]]
+
+            # Decide first, then take: `arrived` may change between two looks.
+            due = [(k, m) for k, m in s.in_flight if self.is_due(s.k - k, m)]
+            for entry in due:
+                s.in_flight.remove(entry)
+                self.add(s, await entry[1])
+            s.k += 1
+            yield self.debiased(s)
+
+        if s.in_flight:  # the mass still under way belongs to the result
+            for _, message in s.in_flight:
+                self.add(s, await message)
+            s.in_flight = []
+            yield self.debiased(s)
+
+    def is_due(self, age: int, message: Handle[dict[int, Payload]]) -> bool:
+        return age >= self.overlap or (self.merge == "arrived" and message.arrived)
+
+    def add(self, s: State, received: dict[int, Payload]) -> None:
+        for x, w in received.values():
+            assert not isinstance(x, float) and isinstance(w, float)
+            s.x = s.x + x
+            s.w += w
+
+    def debiased(self, s: State) -> Vector:
+        return s.x if self.biased or s.w == 1.0 else s.x / s.w

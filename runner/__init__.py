@@ -1,0 +1,1 @@
+"""Makes an algorithm happen and remembers what happened."""

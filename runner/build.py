@@ -1,0 +1,120 @@
+"""Making objects from configuration nodes: `_target_` names a callable, the other keys are its arguments.
+
+Wrong keys, types and values are reported with the key as the user typed it. Hydra itself stays in the launching
+process; every rank builds from the frozen configuration with these few lines.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """The configuration asks for what cannot be: the message names key, value, what is allowed, what to do."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: the nearest known ones, then all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{hint}known: {', '.join(names) or 'none'}"
+
+
+def locate(target: str, key: str) -> Callable[..., Any]:
+    """The callable that `target` ("package.module.name") names.
+
+    Raises:
+        ConfigError: nothing of that name can be imported.
+    """
+    try:
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{key}._target_={target}: cannot be imported ({error}); "
+            "put its module on PYTHONPATH or start from its folder"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{key}._target_={target}: is not callable")
+    return typing.cast("Callable[..., Any]", found)
+
+
+def build(node: Mapping[str, Any], key: str, *args: Any, **given: Any) -> Any:
+    """Call the node's `_target_` with `args`, its own keys and `given`.
+
+    Args:
+        node: one group of the configuration, e.g. `{"_target_": "algorithms.sgp.SGP", "overlap": 1}`.
+        key: where it stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: unknown key, wrong type, or a value the target refuses.
+    """
+    target = locate(node["_target_"], key)
+    options = {name: value for name, value in node.items() if name != "_target_"}
+    _check_options(target, options, key)
+    try:
+        return target(*args, **options, **given)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        message = str(error)
+        raise ConfigError(message if f"{key}." in message or f"{key}=" in message else f"{key}: {message}") from error
+
+
+def _check_options(target: Callable[..., Any], options: Mapping[str, Any], key: str) -> None:
+    signature = inspect.signature(target)
+    parameters = signature.parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
+    except (NameError, TypeError):  # annotations that only a type checker can read
+        hints = {}
+    for name, value in options.items():
+        if name not in parameters:
+            raise ConfigError(f"{key}.{name}: {_title(target)} has no such setting; {nearest(name, parameters)}")
+        if name in hints and not _fits(value, hints[name]):
+            raise ConfigError(f"{key}.{name}={value!r}: must be {_spell(hints[name])}")
+
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def _title(target: Callable[..., Any]) -> str:
+    return getattr(target, "__qualname__", repr(target))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a YAML value fits a type hint; hints beyond YAML's own types are left to the target."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        plain = [option for option in options if option in _PLAIN or typing.get_origin(option)]
+        return any(_fits(value, option) for option in plain or options)
+    if hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    return True
+
+
+def _spell(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(str(option) for option in typing.get_args(hint))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spell(option) for option in typing.get_args(hint))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a name", type(None): "null"}
+    return names.get(hint, str(hint))

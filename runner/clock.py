@@ -1,0 +1,76 @@
+"""The wall clock of training, and how its time is split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Split:
+    """Seconds by what they were spent on, and bytes of payload sent."""
+
+    compute_s: float = 0.0
+    wait_s: float = 0.0
+    data_s: float = 0.0
+    bytes_sent: int = 0
+
+
+class TrainingClock:
+    """Seconds of training so far. Stands still inside `paused()` (evaluation, checkpoints).
+
+    Args:
+        synchronize: waits until the device has done what was asked of it; called before the clock is read.
+    """
+
+    def __init__(self, synchronize: Callable[[], None] | None = None) -> None:
+        self.synchronize = synchronize or (lambda: None)
+        self.start_s = time.perf_counter()
+
+    def restart(self) -> None:
+        """Start from zero."""
+        self.synchronize()
+        self.start_s = time.perf_counter()
+
+    def now(self) -> float:
+        self.synchronize()
+        return time.perf_counter() - self.start_s
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        stopped_at = self.now()
+        yield
+        self.synchronize()
+        self.start_s = time.perf_counter() - stopped_at
+
+
+class Mark:
+    """A point in the device's work, set without waiting for it; later, how long ago the device passed it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.set_s: float | None = None
+        self.event = torch.cuda.Event(enable_timing=True) if self.cuda else None
+
+    def set(self, *_: object) -> None:
+        if self.event is not None:
+            self.event.record()
+        self.set_s = time.perf_counter()
+
+    def elapsed_s(self) -> float:
+        """Seconds of device time since `set`, once; 0 where it has not been set since the last question."""
+        if self.set_s is None:
+            return 0.0
+        if self.event is None:
+            elapsed_s = time.perf_counter() - self.set_s
+        else:
+            end = torch.cuda.Event(enable_timing=True)
+            end.record()
+            end.synchronize()
+            elapsed_s = self.event.elapsed_time(end) / 1000
+        self.set_s = None
+        return elapsed_s

@@ -1,0 +1,51 @@
+"""Hydra's and OmegaConf's errors in words for users: the key, the value, what is allowed."""
+
+from __future__ import annotations
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from runner.build import nearest
+
+CAUSES = (HydraException, OmegaConfBaseException)
+
+
+def explain(error: BaseException, arguments: list[str]) -> str:
+    """One or two lines for an error that Hydra raised while composing."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for link in chain:
+        if isinstance(link, OverrideParseException):
+            return f"{link.override}: cannot be read; write key=value, lists as key=[1,2], sweeps (-m) as key=1,2"
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
+            return _missing_option(link)
+    for link in chain:
+        if isinstance(link, ValidationError):
+            typed = next((a for a in arguments if a.lstrip("+").startswith(f"{link.full_key}=")), str(link.full_key))
+            return f"{typed}: {_first_line(link)}"
+        if isinstance(link, ConfigKeyError):
+            return _unknown_key(link)
+    return _first_line(error)
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = [str(known) for known in (error.options or ())]
+    if not group or not options:
+        return _first_line(error)
+    return f"{group}={option}: there is no such {group}; {nearest(option, options)}"
+
+
+def _unknown_key(error: ConfigKeyError) -> str:
+    parent = error.parent_node
+    known = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
+    key = str(error.full_key or error.key)
+    return f"{key}: there is no such key; {nearest(key.rpartition('.')[2], known)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]

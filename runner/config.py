@@ -1,0 +1,162 @@
+"""The configuration: its schema, its checks, and the frozen form that every rank reads.
+
+compose (Hydra, launching process only) -> resolve (fill what was left to defaults) -> check -> freeze to config.yaml.
+Nothing here imports torch before `resolve` has passed its cheap checks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from runner.build import ConfigError
+
+Config = dict[str, Any]
+"""A resolved configuration: plain containers, the tree of conf/ plus `choices` (group -> chosen option)."""
+
+
+@dataclass
+class EvaluationSchema:
+    every: int = 1
+    batch_size: int = 500
+    batch_norm: str = "own"
+
+
+@dataclass
+class Schema:
+    """Types of the top-level keys, checked by Hydra as they are typed. Groups bring their own keys."""
+
+    algorithm: Any = MISSING
+    topology: Any = MISSING
+    dataset: Any = MISSING
+    sampling: Any = MISSING
+    model: Any = MISSING
+    problem: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    launcher: Any = MISSING
+    nodes: int = 4
+    gpus_per_node: int | None = None
+    epochs: int = 10
+    batch_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    backend: str = "auto"
+    threads_per_worker: int = 1
+    evaluation: EvaluationSchema = field(default_factory=EvaluationSchema)
+    results_dir: str = "results"
+    rerun: bool = False
+    record_every: int = 1
+    warmup_iterations: int = 10
+    tensorboard: bool = False
+
+
+CHOICES = {
+    "device": ("auto", "cpu", "cuda"),
+    "backend": ("auto", "gloo", "nccl"),
+    "evaluation.batch_norm": ("own", "average", "recalibrate"),
+    "problem.dtype": ("float32", "float64"),
+    "problem.autocast": (None, "bfloat16"),
+    "algorithm.worker": ("node", "gpu"),
+}
+AT_LEAST = {
+    "nodes": 1,
+    "gpus_per_node": 1,
+    "epochs": 1,
+    "batch_size": 1,
+    "seed": 0,
+    "threads_per_worker": 1,
+    "evaluation.every": 1,
+    "evaluation.batch_size": 1,
+    "record_every": 1,
+    "warmup_iterations": 0,
+    "launcher.timeout_s": 1,
+}
+
+
+def conf_dir() -> Path:
+    """The Hydra tree: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def select(config: Config, key: str) -> Any:
+    """The value at a dotted key; None where it is absent."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def from_composed(composed: DictConfig, choices: dict[str, str | None]) -> Config:
+    """Plain containers from what Hydra composed, checked for values that no machine would accept.
+
+    Raises:
+        ConfigError: a value outside its range or choices.
+    """
+    config: Config = {str(k): v for k, v in OmegaConf.to_container(composed, resolve=True).items()}  # type: ignore[union-attr]
+    config["choices"] = {group: option for group, option in choices.items() if not group.startswith("hydra/")}
+    for key, least in AT_LEAST.items():
+        value = select(config, key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ConfigError(f"{key}={value}: must be a whole number, {least} or more")
+    for key, allowed in CHOICES.items():
+        value = select(config, key)
+        if value not in allowed and not (value is None and key == "algorithm.worker"):
+            raise ConfigError(f"{key}={value}: must be one of {', '.join(str(a or 'null') for a in allowed)}")
+    for key in ("optimizer.lr", "optimizer.reference_lr"):
+        value = select(config, key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6):
+            raise ConfigError(f"{key}={value}: must be a positive number")
+    return config
+
+
+def workers(config: Config) -> int:
+    """How many workers a resolved configuration has."""
+    return ranks(config) // gpus_per_worker(config)
+
+
+def gpus_per_worker(config: Config) -> int:
+    """Processes that act as one worker: all of a node's, or one."""
+    return int(config["gpus_per_node"]) if config["algorithm"].get("worker", "node") == "node" else 1
+
+
+def ranks(config: Config) -> int:
+    """Processes in total."""
+    return int(config["nodes"] * config["gpus_per_node"])
+
+
+def global_batch_size(config: Config) -> int:
+    """Samples per iteration over all processes."""
+    return int(ranks(config) * config["batch_size"])
+
+
+def scaled_lr(config: Config) -> float:
+    """The learning rate: as given, or by the linear-scaling rule reference_lr x global batch / 256 (Goyal et al. 2017).
+
+    Raises:
+        ConfigError: neither lr nor reference_lr is set.
+    """
+    optimizer = config["optimizer"]
+    if optimizer.get("lr") is not None:
+        return float(optimizer["lr"])
+    if optimizer.get("reference_lr") is None:
+        raise ConfigError("optimizer.lr=null: set it, or set optimizer.reference_lr (the rate per 256 samples)")
+    return float(optimizer["reference_lr"]) * global_batch_size(config) / 256
+
+
+def load(folder: Path) -> Config:
+    """The frozen configuration of a run."""
+    container = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def freeze(config: Config) -> str:
+    """The text of config.yaml."""
+    return OmegaConf.to_yaml(OmegaConf.create(config))

@@ -1,0 +1,317 @@
+"""The command `experiments`: lists, tables and figures of the runs on disk.
+
+It starts fast: pandas, matplotlib and rich are imported where they are needed.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner.report.runs import STATUSES, Run, find_runs, unknown_name
+
+if TYPE_CHECKING:
+    from runner.report.formats import Table
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+
+
+class Picture(StrEnum):
+    """How a figure is written."""
+
+    png = "png"
+    pdf = "pdf"
+    svg = "svg"
+
+
+class Y(StrEnum):
+    """What a figure shows."""
+
+    top1 = "top1"
+    loss = "loss"
+    consensus_distance = "consensus_distance"
+    time_per_iteration = "time_per_iteration"
+
+
+class X(StrEnum):
+    """What a figure shows it against."""
+
+    epoch = "epoch"
+    time = "time"
+    nodes = "nodes"
+
+
+def _complete_experiment(ctx: typer.Context, incomplete: str) -> list[str]:
+    results_dir = ctx.params.get("results_dir") or Path("results")
+    with contextlib.suppress(LookupError, ValueError, OSError):
+        return sorted(
+            {run.group for run in find_runs(results_dir) if run.readable and run.group.startswith(incomplete)}
+        )
+    return []
+
+
+Experiment = Annotated[
+    str | None,
+    typer.Argument(
+        help="An experiment or algorithm: a folder below results/runs.",
+        show_default="all",
+        autocompletion=_complete_experiment,
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="KEY=VALUE",
+        help="Only runs with this setting; KEY=A,B for either. May be repeated.",
+        show_default=False,
+    ),
+]
+ResultsDir = Annotated[Path, typer.Option("--results-dir", help="The folder that holds runs/.")]
+TableFormat = Annotated[
+    Format | None,
+    typer.Option("--format", help="How to write it.", show_default="terminal, or by the ending of --output"),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.", show_default=False)
+]
+
+app = typer.Typer(
+    name="experiments",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback()
+def experiments(ctx: typer.Context) -> None:
+    """List, tabulate and plot the runs on disk."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command("list")
+def list_runs(
+    experiment: Experiment = None,
+    where: Where = None,
+    status: Annotated[
+        str | None, typer.Option(help=f"Only runs in this state: {', '.join(STATUSES)}.", show_default=False)
+    ] = None,
+    table_format: TableFormat = None,
+    output: Output = None,
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """One row a run: status, setting, top-1, times.
+
+    A run that failed or was interrupted says why.
+    """
+    from runner.report.tables import run_list
+
+    with _user_errors():
+        if status is not None and status not in STATUSES:
+            raise unknown_name("--status", status, STATUSES)
+        runs = _read(results_dir, experiment, where)
+        chosen = [run for run in runs if status in (None, run.status)]
+        if not any(run.readable for run in chosen):
+            there = sorted({run.status for run in runs if run.readable})
+            raise LookupError(
+                f"no run is {status}; these are {', '.join(there)}" if there else "none of these runs can be read"
+            )
+        _write(run_list(chosen), table_format, output)
+
+
+@app.command()
+def table(
+    experiment: Experiment = None,
+    where: Where = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="KEY,...", help="What makes a row.", show_default="method, workers and what differs"),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="KEY", help="With --columns: a setting down the side.", show_default=False)
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="KEY", help="With --rows: a setting across the top.", show_default=False)
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option(metavar="METRIC,...", help="What to show.", show_default="top-1, epoch time, time split, bytes"),
+    ] = None,
+    table_format: TableFormat = None,
+    output: Output = None,
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """One row a method: mean ± std over its seeds.
+
+    Example: experiments table --rows algorithm --columns nodes --values top1_mean_model
+    """
+    with _user_errors():
+        if (rows is None) != (columns is None):
+            raise ValueError("--rows and --columns go together: name both, for example --rows method --columns nodes")
+        if rows is not None and by is not None:
+            raise ValueError("--by makes rows and --rows with --columns a grid: use one or the other")
+        runs = _read(results_dir, experiment, where)
+
+        from runner.report import frames, tables
+
+        frame = frames.summaries(runs)
+        if rows is not None and columns is not None:
+            made = tables.pivot(frame, rows, columns, _names(values))
+        else:
+            made = tables.comparison(frame, _names(by), _names(values))
+        made.notes.extend(filter(None, [tables.left_out(runs)]))
+        _write(made, table_format, output)
+
+
+@app.command()
+def plot(
+    experiment: Experiment = None,
+    where: Where = None,
+    y: Annotated[
+        Y | None, typer.Option(help="What to show.", show_default="top1, with --x nodes time_per_iteration")
+    ] = None,
+    x: Annotated[X | None, typer.Option(help="Against what.", show_default="epoch and time, one panel each")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="KEY,...", help="What makes a line.", show_default="method, nodes and what differs"),
+    ] = None,
+    picture: Annotated[
+        Picture | None,
+        typer.Option("--format", help="How to write it.", show_default="png, or by the ending of --output"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file.", show_default="results/figures/<name>.<format>")
+    ] = None,
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """Curves of top-1 or loss; time against nodes.
+
+    Draws top-1 or loss against epoch and time, or time per iteration against nodes, and prints the figure's path.
+    """
+    with _user_errors():
+        if output is not None and output.suffix.removeprefix(".") not in list(Picture):
+            raise ValueError(f"--output {output}: a figure's file ends in {', '.join('.' + p for p in Picture)}")
+        if output is not None and picture is not None and output.suffix != f".{picture}":
+            raise ValueError(f"--output {output} and --format {picture} disagree: leave one out")
+        runs = _read(results_dir, experiment, where)
+
+        from runner.report import figures, frames, tables
+
+        frames.summaries(runs)
+        figure, name, problems = figures.draw(runs, x=x, y=y, by=_names(by))
+        for problem in (*problems, tables.left_out(runs)):
+            _say(problem)
+        stem = f"{(experiment or 'all').strip('/').replace('/', '-')}-{name}"
+        path = output or results_dir / "figures" / f"{stem}.{picture or Picture.png}"
+        figures.save(figure, path)
+        typer.echo(str(path))
+
+
+@app.command()
+def curves(
+    experiment: Experiment = None,
+    where: Where = None,
+    output: Output = None,
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """All evaluations as one CSV.
+
+    A row per finished run and evaluation.
+    """
+    with _user_errors():
+        runs = _read(results_dir, experiment, where)
+
+        from runner.report import curves, tables
+
+        text, problems = curves.csv_of(runs)
+        for problem in (*problems, tables.left_out(runs)):
+            _say(problem)
+        _put(text, output)
+
+
+def main() -> None:
+    """Entry point of the command `experiments`."""
+    app()
+
+
+@contextlib.contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turn what a user can mend into a message and exit status 2 (wrong arguments) or 1 (nothing to show)."""
+    try:
+        yield
+    except LookupError as error:
+        _say(f"experiments: {error.args[0] if error.args else error}")
+        raise typer.Exit(1) from None
+    except ValueError as error:
+        _say(f"experiments: {error}")
+        raise typer.Exit(2) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _say(f"experiments: {error.filename or 'output'}: {error.strerror or error}")
+        raise typer.Exit(1) from None
+
+
+def _read(results_dir: Path, experiment: str | None, where: Sequence[str] | None) -> list[Run]:
+    """The runs asked for; what could not be read is named on stderr."""
+    runs = find_runs(results_dir, experiment, where or ())
+    for run in runs:
+        if run.problem:
+            _say(f"skipped {run.problem}" if run.summary is None else f"unreadable: {run.problem}")
+    return runs
+
+
+def _write(made: "Table", table_format: Format | None, output: Path | None) -> None:
+    """Write a table to the terminal or to a file, in the format asked for or the one that the file's ending means."""
+    from runner.report.formats import FORMATS, SUFFIXES, terminal
+
+    if table_format is None and output is not None and output.suffix not in SUFFIXES:
+        raise ValueError(f"--output {output}: name the format with --format, or end the file in {', '.join(SUFFIXES)}")
+    name = table_format or (SUFFIXES[output.suffix] if output is not None else Format.terminal)
+    if name == Format.terminal and output is None and sys.stdout.isatty():
+        import shutil
+
+        _put(terminal(made, width=shutil.get_terminal_size().columns), None)
+    else:
+        _put(FORMATS[name](made), output)
+    if name == Format.csv:  # the only format without a place for notes
+        for note in made.notes:
+            _say(note)
+
+
+def _put(text: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text, encoding="utf-8")
+    typer.echo(str(output))
+
+
+def _say(message: str | None) -> None:
+    if message:
+        typer.echo(message, err=True)
+
+
+def _names(text: str | None) -> list[str] | None:
+    """`a, b` as ["a", "b"]."""
+    return [name.strip() for name in text.split(",") if name.strip()] if text is not None else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A run's identity: a hash of what determines its results, so that the same command finds the same run again.
+
+Paths, resources, logging and the like stay out. So does every key that stands at the default it had when it was added
+(`ledger.yaml`): a key added later, at a default that changes nothing, orphans no old run, and a default changed later
+gives new runs a new identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from runner.config import Config
+
+GROUPS = ("algorithm", "topology", "dataset", "sampling", "model", "problem", "optimizer", "schedule")
+OUTSIDE = {
+    "choices", "launcher", "results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard",
+    "dataset.root", "dataset.download", "dataset.workers",
+}  # fmt: skip
+ALWAYS = {"nodes", "gpus_per_node", "epochs", "batch_size", "seed", "device", "backend"}
+LEDGER = Path(__file__).with_name("ledger.yaml")
+
+
+@cache
+def ledger() -> dict[str, dict[str, Any]]:
+    """For the top level ("") and each `<group>/<option>`: key -> the default it had when it was added."""
+    from omegaconf import OmegaConf
+
+    container = OmegaConf.to_container(OmegaConf.load(LEDGER))
+    assert isinstance(container, dict)
+    return {str(section): dict(defaults) for section, defaults in container.items()}
+
+
+def scoped(config: Config) -> dict[str, dict[str, Any]]:
+    """The keys that may matter, by ledger section, dotted within it."""
+    sections: dict[str, dict[str, Any]] = {"": {}}
+    for key, value in config.items():
+        if key in GROUPS:
+            section = f"{key}/{config['choices'].get(key)}"
+            sections[section] = {k: v for k, v in flat(value) if f"{key}.{k}" not in OUTSIDE}
+        elif key not in OUTSIDE:
+            sections[""] |= dict(flat({key: value}))
+    return sections
+
+
+def content(config: Config) -> dict[str, Any]:
+    """What is hashed: the choice of every group, and the keys that are not at their ledger default."""
+    chosen: dict[str, Any] = {"launcher": config["launcher"]["kind"]}
+    for section, values in scoped(config).items():
+        defaults = ledger().get(section, {})
+        kept = {k: v for k, v in values.items() if k in ALWAYS or k not in defaults or defaults[k] != v}
+        if section:
+            group, option = section.split("/")
+            chosen[group] = {"": option} | {k: v for k, v in kept.items()}
+        else:
+            chosen |= kept
+    return chosen
+
+
+def identity(config: Config) -> str:
+    """12 hexadecimal digits."""
+    text = json.dumps(content(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def variant(config: Config) -> str:
+    """The method's settings that differ from its defaults, for tables: "overlap=1, merge=exact"; "" for none."""
+    section = f"algorithm/{config['choices'].get('algorithm')}"
+    defaults = ledger().get(section, {})
+    return ", ".join(f"{k}={v}" for k, v in scoped(config)[section].items() if k in defaults and defaults[k] != v)
+
+
+def flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested keys as dotted ones."""
+    items: list[tuple[str, Any]] = []
+    for key, value in node.items():
+        if isinstance(value, dict):
+            items += flat(value, f"{prefix}{key}.")
+        else:
+            items.append((f"{prefix}{key}", value))
+    return items

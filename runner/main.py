@@ -1,0 +1,95 @@
+"""run-experiment: compose with Hydra, check everything, then run.
+
+Hydra only composes. With one configuration or with -m, it calls `collect` for each cell; nothing starts before all
+cells are known and checked. No torch is imported before that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from runner.build import ConfigError
+from runner.config import Config, Schema, conf_dir, from_composed
+
+
+def main() -> None:
+    """The command's entry point."""
+    try:
+        sys.exit(_main(sys.argv[1:]))
+    except ConfigError as error:
+        print(f"run-experiment: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _main(arguments: list[str]) -> int:
+    composed = compose(arguments)
+    if not composed:  # --help, --cfg and the like have answered already
+        return 0
+    from runner.launchers import local
+
+    local.warm_up()  # loads torch in the server while this process loads it too
+
+    from rich.console import Console
+
+    from runner.launch import run_all
+    from runner.prepare import resolve
+
+    console = Console(highlight=False)
+    cells = [(resolve(config), overrides) for config, overrides in composed]
+    for line in announcements([config for config, _ in cells]):
+        console.print(line, soft_wrap=True, markup=False)
+    return run_all(cells, console)
+
+
+def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
+    """Every cell that the command line asks for: (configuration, its overrides).
+
+    Raises:
+        ConfigError: an unknown group, option or key, a wrong type, a value out of range.
+    """
+    from runner import complaints
+
+    cells: list[tuple[Config, list[str]]] = []
+
+    def collect(composed: DictConfig) -> None:
+        hydra_config = HydraConfig.get()
+        overrides = [str(override) for override in hydra_config.overrides.task]
+        cells.append((from_composed(composed, dict(hydra_config.runtime.choices)), overrides))
+
+    ConfigStore.instance().store(name="schema", node=Schema)
+    sys.path.append(str(Path.cwd()))  # a user's own algorithm is found in the folder they stand in
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them
+    with tempfile.TemporaryDirectory() as scratch:  # Hydra's record of a sweep; ours is in each run's folder
+        argv, sys.argv = sys.argv, [sys.argv[0], *arguments, f"hydra.sweep.dir={scratch}"]
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(collect)()
+        except complaints.CAUSES as error:
+            raise ConfigError(complaints.explain(error, arguments)) from error
+        finally:
+            sys.argv = argv
+    return cells
+
+
+def announcements(cells: list[Config]) -> list[str]:
+    """What was derived rather than typed: batch sizes and learning rates, each said once."""
+    from runner.config import global_batch_size
+
+    lines: dict[str, None] = {}
+    for config in cells:
+        total, optimizer = global_batch_size(config), config["optimizer"]
+        line = f"batch {config['batch_size']} per process, {total} in all; lr {optimizer['lr']:.4g}"
+        reference = optimizer.get("reference_lr")
+        if reference is not None and optimizer["lr"] == reference * total / 256:
+            line += f" = reference_lr {reference:g} x {total} / 256"
+        lines[line] = None
+    return list(lines)

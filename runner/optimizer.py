@@ -1,0 +1,49 @@
+"""The local optimiser of one worker: any torch.optim class on the flat iterate, any schedule."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runner.build import build, locate
+from runner.schedules import Span, scheduler
+
+
+class LocalOptimizer:
+    """Wraps a torch optimiser so that a step is a function: (x, g) -> new x. Momentum and the like stay inside.
+
+    Args:
+        optimizer: the `optimizer` node, its `lr` resolved.
+        schedule: the `schedule` node.
+        like: a vector of the iterate's shape, dtype and device.
+
+    Raises:
+        ConfigError: the optimiser or the schedule refuses its settings.
+    """
+
+    def __init__(self, optimizer: dict[str, Any], schedule: dict[str, Any], like: Tensor, span: Span) -> None:
+        self.parameter = torch.nn.Parameter(torch.empty_like(like))
+        settings = {key: value for key, value in optimizer.items() if key != "reference_lr"}
+        # A fused step reads and writes each vector once; the loop over tensors that is torch's default on CPUs does
+        # so for every term of the update.
+        if "fused" in inspect.signature(locate(settings["_target_"], "optimizer")).parameters:
+            settings.setdefault("fused", True)
+        self.optimizer: torch.optim.Optimizer = build(settings, "optimizer", [self.parameter])
+        self.scheduler = scheduler(schedule, self.optimizer, span)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def descend(self, x: Tensor, g: Tensor) -> Tensor:
+        """x after one step along g; neither is changed."""
+        self.parameter.data = x.clone()  # the step is in place, and x may have been sent
+        self.parameter.grad = g
+        self.optimizer.step()
+        self.scheduler.step()
+        self.parameter.grad = None
+        return self.parameter.data

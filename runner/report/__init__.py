@@ -1,0 +1,1 @@
+"""Reports from the runs on disk: lists, tables, curves and figures. Nothing here imports torch."""

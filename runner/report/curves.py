@@ -1,0 +1,131 @@
+"""Evaluation curves: as one CSV, and folded over seeds for the figures."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.report.runs import Run, natural_order, read_evaluations
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_OF_THE_RUN = (
+    *(
+        "identity",
+        "experiment",
+        "algorithm",
+        "variant",
+        "topology",
+        "dataset",
+        "model",
+        "launcher",
+        "nodes",
+        "gpus_per_node",
+    ),
+    *("workers", "batch_size", "global_batch_size", "seed"),
+)
+_OF_THE_EVALUATION = (
+    *(
+        "epoch",
+        "step",
+        "samples",
+        "clock",
+        "time_s",
+        "top1_mean_model",
+        "top1_workers_mean",
+        "top1_workers_std",
+        "top1_centre",
+    ),
+    *("loss_mean_model", "consensus_distance", "consensus_distance_max"),
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The curve of runs that agree in `key`, on their common epochs: arrays of one length, NaN where a run was not."""
+
+    key: tuple[Any, ...]
+    epoch: "NDArray[Any]"
+    time_s: "NDArray[Any]"  # mean over the runs
+    mean: "NDArray[Any]"
+    low: "NDArray[Any]"
+    high: "NDArray[Any]"
+    runs: int
+    diverged: int  # runs with a value that is not finite
+
+
+def csv_of(runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """Return a CSV with one row per finished run and evaluation, and what could not be read.
+
+    Raises LookupError where no run has an evaluation.
+    """
+    evaluated, problems = _evaluated(runs)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_OF_THE_RUN, *_OF_THE_EVALUATION])
+    for run, rows in evaluated:
+        who = [run.values.get(key) for key in _OF_THE_RUN]
+        writer.writerows([*who, *map(row.get, _OF_THE_EVALUATION)] for row in rows)
+    return out.getvalue(), problems
+
+
+def folded_curves(runs: Sequence[Run], by: Sequence[str], value: str) -> tuple[list[Curve], list[str]]:
+    """Fold the curves of `value` over the runs that agree in `by`; also return what could not be read.
+
+    Curves are interpolated linearly on the union of the runs' epochs, as far as all of them reach.
+    Raises LookupError where there is no curve.
+    """
+    evaluated, problems = _evaluated(runs)
+    groups: dict[tuple[Any, ...], list[list[dict[str, Any]]]] = {}
+    for run, rows in evaluated:
+        if all(row.get(value) is None for row in rows):
+            problems.append(f"{run.folder / 'evaluations.jsonl'}: no {value} in it")
+        else:
+            groups.setdefault(tuple(run.values.get(key) for key in by), []).append(rows)
+    if not groups:
+        raise LookupError(f"no finished run has recorded {value}")
+    return [
+        _fold(key, groups[key], value) for key in sorted(groups, key=lambda key: [natural_order(part) for part in key])
+    ], problems
+
+
+def _fold(key: tuple[Any, ...], group: list[list[dict[str, Any]]], value: str) -> Curve:
+    import numpy as np
+
+    epochs, times, values = (
+        [np.array([_number(row.get(name)) for row in rows]) for rows in group] for name in ("epoch", "time_s", value)
+    )
+    first, last = max(epoch[0] for epoch in epochs), min(epoch[-1] for epoch in epochs)
+    grid = np.unique(np.concatenate(epochs))
+    grid = grid[(grid >= first) & (grid <= last)]
+    stack = np.stack([_at(grid, epoch, column) for epoch, column in zip(epochs, values, strict=True)])
+    time_s = np.stack([_at(grid, epoch, column) for epoch, column in zip(epochs, times, strict=True)]).mean(axis=0)
+    diverged = sum(not np.isfinite(column).all() for column in values)
+    return Curve(key, grid, time_s, stack.mean(axis=0), stack.min(axis=0), stack.max(axis=0), len(group), diverged)
+
+
+def _at(grid: "NDArray[Any]", epoch: "NDArray[Any]", column: "NDArray[Any]") -> "NDArray[Any]":
+    """`column` on the grid; a value that is not finite stays on its epoch and the stretches that touch it."""
+    import numpy as np
+
+    return column if np.array_equal(grid, epoch) else np.interp(grid, epoch, column)
+
+
+def _evaluated(runs: Sequence[Run]) -> tuple[list[tuple[Run, list[dict[str, Any]]]], list[str]]:
+    found, problems = [], []
+    for run in runs:
+        if run.summary is not None:
+            rows, problem = read_evaluations(run)
+            found += [(run, rows)] if rows else []
+            problems += [problem] if problem else []
+    if not found:
+        raise LookupError("no finished run has an evaluation; `experiments list` shows the runs")
+    return found, problems
+
+
+def _number(value: Any) -> float:
+    """A float, NaN for whatever is none or infinite."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan

@@ -1,0 +1,159 @@
+"""Summaries as a pandas frame, seeds folded into mean and standard deviation, and the settings that tell runs apart."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner.report.metrics import METRICS
+from runner.report.runs import Run, natural_order, shorten, unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Settings that show whenever they differ, and those that show only where they tell apart runs that nothing else does:
+# the global batch follows from the nodes, the topology mostly from the method.
+_SHOWN = ("experiment", "dataset", "model", "clock", "gpus_per_node", "batch_size", "epochs", "batch_norm")
+_SHOWN_IF_NEEDED = ("topology", "launcher", "global_batch_size", "evaluated_model")
+_NO_ROW_KEY = {"status", "group", "seed", "identity", *METRICS}
+
+
+def summaries(runs: Iterable[Run]) -> "pd.DataFrame":
+    """One row per finished run, one column per key of any summary; object columns, None where a run has no such key.
+
+    Raises LookupError where no run is finished.
+    """
+    import pandas as pd
+
+    rows = [run.values for run in runs if run.summary is not None]
+    if not rows:
+        raise LookupError("none of the runs has finished; `experiments list` shows where they are")
+    keys = list(dict.fromkeys(key for row in rows for key in (*row, *_SHOWN, "nodes", "workers", "seed")))
+    # An object array from the start: pandas would turn None into NaN, and a loss that is NaN is no missing one.
+    return pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in keys})
+
+
+def fold(frame: "pd.DataFrame", by: Sequence[str], values: Sequence[str]) -> "pd.DataFrame":
+    """Fold the runs that agree in `by` into one row: `by`, `runs`, and per value `_mean`, `_std`, `_low`, `_high`, `_n`.
+
+    The standard deviation is the sample's (n - 1), None for n = 1. A missing value (None) is left out, a NaN makes the
+    mean NaN: a run that diverged must not vanish. Rows are in the natural order of `by`.
+    """
+    import pandas as pd
+
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for position, key in enumerate(frame[list(by)].itertuples(index=False, name=None)):
+        groups.setdefault(key, []).append(position)
+    rows = []
+    for key in sorted(groups, key=lambda key: [natural_order(part) for part in key]):
+        row: dict[str, Any] = dict(zip(by, key, strict=True)) | {"runs": len(groups[key])}
+        for value in values:
+            present = [float(x) for x in frame[value].iloc[groups[key]] if x is not None]
+            row[f"{value}_mean"], row[f"{value}_std"] = mean_and_std(present)
+            row[f"{value}_low"], row[f"{value}_high"] = min(present, default=None), max(present, default=None)
+            row[f"{value}_n"] = len(present)
+        rows.append(row)
+    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in rows[0]})
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation (n - 1); None for the mean of nothing and for the deviation of one value."""
+    if not values:
+        return None, None
+    mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values)
+    if len(values) == 1:
+        return mean, None
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def row_keys(frame: "pd.DataFrame", first: Sequence[str] = ("method", "workers")) -> list[str]:
+    """The keys that make a row when none are asked for: `first`, and every other setting in which the runs differ."""
+    keys = [*first, *(key for key in _SHOWN if key not in first and differs(frame, key))]
+    if "nodes" not in keys and differs(frame, "nodes") and not frame["nodes"].equals(frame["workers"]):
+        keys.append("nodes")
+    for key in _SHOWN_IF_NEEDED:
+        if tells_apart(frame, key, keys):
+            keys.append(key)
+    return keys
+
+
+def tells_apart(frame: "pd.DataFrame", key: str, keys: Sequence[str]) -> bool:
+    """Whether some runs agree in all of `keys` and differ in `key`."""
+    return key in frame and len(frame[[*keys, key]].drop_duplicates()) > len(frame[list(keys)].drop_duplicates())
+
+
+def with_clock(frame: "pd.DataFrame", keys: Sequence[str]) -> list[str]:
+    """`keys`, and the clock where both clocks are present: times on different clocks are never averaged."""
+    return [*keys, "clock"] if "clock" not in keys and differs(frame, "clock") else list(keys)
+
+
+def differs(frame: "pd.DataFrame", key: str) -> bool:
+    """Whether the runs differ in `key`."""
+    return key in frame and frame[key].nunique(dropna=False) > 1
+
+
+def check_keys(option: str, keys: Sequence[str], frame: "pd.DataFrame") -> None:
+    """Raise ValueError unless every key is a setting of these runs."""
+    allowed = [str(key) for key in frame if key not in _NO_ROW_KEY] + ["seed", "identity"]
+    for key in keys:
+        if key not in allowed:
+            raise unknown_name(option, key, allowed)
+
+
+def check_values(option: str, values: Sequence[str], frame: "pd.DataFrame") -> None:
+    """Raise ValueError unless every value is a number that these runs measured."""
+    others = [str(key) for key in frame if key not in METRICS and _holds_numbers(frame[key])]
+    allowed = [key for key in METRICS if key in frame] + others
+    for value in values:
+        if value not in allowed:
+            raise unknown_name(option, value, allowed)
+
+
+def setting_sentence(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> str:
+    """The setting that the runs share, without the keys in `besides`: `digits, mlp, 4 nodes, ..., wall clock`.
+
+    A setting in which they differ is named with all its values.
+    """
+    besides = set(besides)
+    parts = []
+    for key, form in (
+        ("experiment", "experiment {}"),
+        ("dataset", "{}"),
+        ("model", "{}"),
+        ("nodes", "{} node(s)"),
+        ("gpus_per_node", "{} GPU(s) per node"),
+        ("batch_size", "batch {} per GPU"),
+        ("global_batch_size", "{} in all"),
+        ("epochs", "{} epoch(s)"),
+        ("batch_norm", "batch norm statistics: {}"),
+        ("launcher", "{} launcher"),
+        ("clock", "{} clock"),
+    ):
+        if key in besides or key not in frame:
+            continue
+        values = sorted(frame[key].dropna().unique(), key=natural_order)
+        if values and not (key == "global_batch_size" and len(values) > 1):  # it follows from the others
+            plural = "" if values == [1] else "s"
+            parts.append(
+                form.format(shorten([f"{v:g}" if isinstance(v, float) else v for v in values])).replace("(s)", plural)
+            )
+    return ", ".join(parts)
+
+
+def seeds_note(frame: "pd.DataFrame", by: Sequence[str]) -> list[str]:
+    """Warn of rows that fold more than seeds: settings that differ inside a row, a seed that occurs twice in one."""
+    groups = [group for _, group in frame.groupby(list(by), dropna=False, sort=False)]
+    candidates = ("method", "topology", *_SHOWN, "nodes", "workers")
+    mixed = [key for key in candidates if key not in by and any(differs(group, key) for group in groups)]
+    if mixed:
+        return [f"Caution: some rows average over runs that differ in {shorten(mixed)}, not only in the seed."]
+    if any(group["seed"].duplicated().any() for group in groups):
+        return [
+            "Caution: some rows hold a seed twice; their runs differ in a setting that no summary names. "
+            "Narrow them down by experiment or --where."
+        ]
+    return []
+
+
+def _holds_numbers(column: "pd.Series[Any]") -> bool:
+    present = [value for value in column if value is not None]
+    return bool(present) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)

@@ -1,0 +1,83 @@
+"""What can be reported of a run: settings, measured values, and how each is written."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["text", "count", "accuracy", "share", "seconds", "milliseconds", "bytes", "number"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured value: its header, with the unit it is shown in, and its kind."""
+
+    header: str
+    kind: Kind
+
+
+METRICS = {
+    "top1_mean_model": Metric("top-1, mean model (%)", "accuracy"),
+    "top1_workers_mean": Metric("top-1, workers' mean (%)", "accuracy"),
+    "top1_workers_std": Metric("top-1, std over workers (%)", "accuracy"),
+    "top1_centre": Metric("top-1, centre (%)", "accuracy"),
+    "loss_mean_model": Metric("loss, mean model", "number"),
+    "consensus_distance": Metric("consensus distance", "number"),
+    "epoch_time_s": Metric("epoch time (s)", "seconds"),
+    "training_time_s": Metric("training time (s)", "seconds"),
+    "iteration_time_s": Metric("time per iteration (ms)", "milliseconds"),
+    "iterations": Metric("iterations", "count"),
+    "compute_share": Metric("compute (%)", "share"),
+    "wait_share": Metric("wait (%)", "share"),
+    "data_share": Metric("data (%)", "share"),
+    "compute_s": Metric("compute (s)", "seconds"),
+    "wait_s": Metric("wait (s)", "seconds"),
+    "data_s": Metric("data (s)", "seconds"),
+    "bytes_sent": Metric("sent per worker", "bytes"),
+}
+DEFAULT_METRICS = (*("top1_mean_model", "epoch_time_s", "compute_share", "wait_share", "data_share", "bytes_sent"),)
+
+HEADERS = {"gpus_per_node": "GPUs per node", "batch_size": "batch per GPU", "global_batch_size": "global batch"}
+
+
+def metric_of(key: str) -> Metric:
+    """The metric called `key`; a value that only some algorithm writes into its summary is a plain number."""
+    return METRICS.get(key) or Metric(key.replace("_", " "), "number")
+
+
+def header_of(setting: str) -> str:
+    """The header of a setting's column."""
+    return HEADERS.get(setting, setting.replace("_", " "))
+
+
+def written(value: float | str | None, std: float | None, kind: Kind) -> str:
+    """`mean ± std` in the unit of `kind`; without `± std` where that is missing or says little (shares, bytes, counts).
+
+    >>> written(0.97224, 0.0028, "accuracy"), written(0.75, None, "share"), written(12_500_000, None, "bytes")
+    ('97.22 ± 0.28', '75.0', '12.5 MB')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, str) or kind == "text":
+        return str(value)
+    if kind == "bytes":
+        return bytes_written(value)
+    if kind == "count":
+        return f"{value:g}" if abs(value) < 1e6 else f"{value:.0f}"
+    if kind == "share":
+        return f"{value * 100:.1f}"
+    scale = {"accuracy": 100, "milliseconds": 1000}.get(kind, 1)
+    form = ".2f" if kind == "accuracy" else ".2e" if 0 < abs(value * scale) < 1e-3 else f".{_places(value * scale)}f"
+    return f"{value * scale:{form}}" + (f" ± {std * scale:{form}}" if std is not None else "")
+
+
+def bytes_written(count: float) -> str:
+    """A number of bytes with three digits and a decimal unit: 512 B, 4.1 kB, 3.28 GB."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while abs(count) >= 999.5 and len(units) > 1:
+        count, units = count / 1000, units[1:]
+    return f"{count:.3g} {units[0]}"
+
+
+def _places(value: float) -> int:
+    """Decimal places that leave three significant digits."""
+    return max(0, 2 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 2

@@ -1,0 +1,284 @@
+"""Find the runs below a results folder and read them.
+
+A report must come out whatever lies there: what cannot be read becomes a `Run` with a `problem`, never an exception.
+"""
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+STATUSES = ("queued", "running", "finished", "failed", "interrupted")
+_RUN_FILES = {"config.yaml", "state.json", "summary.json"}
+_DEEPEST = 8  # levels below runs/; ends a loop of symbolic links
+
+# What a summary must hold where it holds it at all; null is always allowed, other keys are nobody's business here.
+_TEXTS = ("algorithm", "variant", "experiment", "topology", "dataset", "model", "launcher", "clock", "batch_norm")
+_COUNTS = ("nodes", "gpus_per_node", "workers", "batch_size", "global_batch_size", "seed")
+_NUMBERS = (
+    *("epochs", "iterations", "top1_mean_model", "top1_workers_mean", "top1_workers_std", "top1_centre"),
+    *("loss_mean_model", "consensus_distance", "epoch_time_s", "training_time_s", "iteration_time_s"),
+    *("compute_s", "wait_s", "data_s", "bytes_sent"),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder. `summary` is there exactly when the run is finished and its summary can be read.
+
+    `status` is one of STATUSES, or "corrupt" (its files cannot be read), "foreign" (no run at all) or "unknown" (no
+    state yet). `problem` says what could not be read; a run with both a summary and a problem can still be reported.
+    """
+
+    folder: Path
+    group: str  # the folder's path below runs/: the experiment or the algorithm
+    status: str
+    state: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] | None = None
+    problem: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """The run's identity, which is its folder's name."""
+        return self.folder.name
+
+    @property
+    def readable(self) -> bool:
+        """Whether it is a run whose own files can be read, finished or not."""
+        return self.status not in ("corrupt", "foreign")
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """What a filter, a row or a column can ask for: the summary, or else the configuration, and what follows."""
+        values = dict(self.summary) if self.summary is not None else _from_config(self.folder / "config.yaml")
+        values |= {"identity": self.identity, "status": self.status, "group": self.group, "method": method(values)}
+        total = values.get("training_time_s")
+        for part in ("compute", "wait", "data"):
+            seconds = values.get(f"{part}_s")
+            values[f"{part}_share"] = seconds / total if seconds is not None and total else None
+        return {key: value if _is_scalar(value) else json.dumps(value, sort_keys=True) for key, value in values.items()}
+
+
+def method(values: dict[str, Any]) -> str:
+    """The algorithm with the settings in which it differs from its defaults: `sgp`, `sgp (overlap=1)`."""
+    algorithm, variant = values.get("algorithm") or "?", values.get("variant")
+    return f"{algorithm} ({variant})" if variant else str(algorithm)
+
+
+def find_runs(results_dir: Path | str, experiment: str | None = None, where: Iterable[str] = ()) -> list[Run]:
+    """Return the runs below `results_dir`/runs, in the order of their paths.
+
+    `experiment` keeps the runs of an experiment or algorithm and of everything below it (`sgp` keeps `sgp/table1`).
+    Each entry of `where` is `key=value` or `key=value,value`; all must hold. Runs that could not be read are kept, for
+    the reader to be told. Raises LookupError where there is nothing to report, ValueError for an unknown experiment or
+    key.
+    """
+    root = Path(results_dir) / "runs"
+    if experiment is not None and not (
+        (root / experiment).is_dir() and root.resolve() in (root / experiment).resolve().parents
+    ):
+        known = sorted({run.group for run in _walk(root, root, 0)} - {"."})
+        if known:
+            raise unknown_name("experiment", experiment, known)
+    start = root / experiment if experiment is not None else root
+    runs = sorted(_walk(start, root, 0), key=lambda run: run.folder)
+    if not any(run.status != "foreign" for run in runs):
+        raise LookupError(
+            f"no runs in {start}. Make one with `run-experiment algorithm=sgp nodes=4`, "
+            "or say where they are with --results-dir."
+        )
+    return filter_runs(runs, where)
+
+
+def filter_runs(runs: list[Run], where: Iterable[str]) -> list[Run]:
+    """Keep the runs of which each `key=value[,value]` holds and those that could not be read; raises as `find_runs`."""
+    for condition in where:
+        key, equals, wanted = condition.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--where {condition}: write key=value or key=value,value, for example --where nodes=4")
+        readable = [run for run in runs if run.readable]
+        known = sorted({name for run in readable for name in run.values})
+        if readable and key not in known:
+            raise unknown_name("--where", key, known)
+        runs = [run for run in runs if not run.readable or _matches(run.values.get(key), wanted)]
+        if not any(run.readable for run in runs):
+            there = sorted({_plain(run.values.get(key)) for run in readable}, key=natural_order)
+            raise LookupError(f"no run with {condition}; {key} is {shorten(there) or 'unknown: no run can be read'}")
+    return runs
+
+
+def read_evaluations(run: Run) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the rows of evaluations.jsonl in order of epoch, and what was wrong with it.
+
+    Where an epoch occurs twice the last row counts. A line that is no JSON object with a number as `epoch` is skipped;
+    the second value then names the file and the lines.
+    """
+    path = run.folder / "evaluations.jsonl"
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        return [], f"{path}: {error.strerror}"
+    rows, bad = {}, []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not _is_number(row["epoch"]) or not math.isfinite(row["epoch"]):
+                raise ValueError
+        except (ValueError, KeyError, RecursionError):
+            bad.append(str(number))
+            continue
+        rows[float(row["epoch"])] = row
+    ordered = [rows[epoch] for epoch in sorted(rows)]
+    if bad:
+        return ordered, f"{path}: skipped line {shorten(bad)}, not an evaluation"
+    return ordered, None if ordered else f"{path}: no evaluation in it"
+
+
+def unknown_name(key: str, value: str, allowed: Sequence[str]) -> ValueError:
+    """The error for a name that does not exist: the key, the value, the nearest names and all that are allowed."""
+    close = difflib.get_close_matches(value, allowed, n=3, cutoff=0.5)
+    close = close or [name for name in allowed if value.lower() in name.lower() or name.lower() in value.lower()][:3]
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return ValueError(f"{key}: there is no {value!r}.{hint} Allowed: {shorten(allowed, 40)}")
+
+
+def natural_order(value: Any) -> tuple[int, float, str]:
+    """A sort key for values of any kind: missing ones, numbers by size, the baseline `allreduce`, text."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return (0, 0.0, "")
+    if _is_number(value):
+        return (1, float(value), "")
+    return (2 if str(value).startswith("allreduce") else 3, 0.0, str(value))
+
+
+def shorten(values: Sequence[Any], most: int = 10) -> str:
+    """`a, b, c`, cut after `most` values with the number of the rest."""
+    return ", ".join(map(str, values[:most])) + (f", and {len(values) - most} more" if len(values) > most else "")
+
+
+def _walk(folder: Path, root: Path, depth: int) -> Iterator[Run]:
+    """Yield the runs in `folder` and below it; a folder that holds a run's files is a run, not searched further."""
+    try:
+        with os.scandir(folder) as entries:
+            inside = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield Run(folder, _group(folder, root), "foreign", problem=f"{folder}: {error.strerror}")
+        return
+    if folder != root and not _RUN_FILES.isdisjoint(inside):
+        yield _read_run(folder, _group(folder, root), inside)
+        return
+    for name, is_folder in inside.items():
+        if not is_folder:
+            problem = f"{folder / name}: not part of a run"
+            yield Run(folder / name, _group(folder / name, root), "foreign", problem=problem)
+        elif depth < _DEEPEST:
+            yield from _walk(folder / name, root, depth + 1)
+
+
+def _group(folder: Path, root: Path) -> str:
+    return folder.parent.relative_to(root).as_posix() if folder != root else "."
+
+
+def _read_run(folder: Path, group: str, inside: Iterable[str]) -> Run:
+    state, problem = _read_object(folder / "state.json") if "state.json" in inside else ({}, None)
+    if "summary.json" in inside:
+        summary, trouble = _read_object(folder / "summary.json")
+        trouble = trouble or _wrong_in(summary, folder / "summary.json")
+        if trouble:
+            return Run(folder, group, "corrupt", state, problem=trouble)
+        return Run(folder, group, "finished", state, summary, problem)
+    status = state.get("status", "unknown")
+    if problem is None and (not isinstance(status, str) or status == "finished"):
+        problem = f"{folder}: state.json says {status!r}, but there is no summary.json"
+    return Run(folder, group, "corrupt" if problem else status, state, problem=problem)
+
+
+def _read_object(path: Path) -> tuple[dict[str, Any], str | None]:
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        return {}, f"{path}: {error.strerror}"
+    except (ValueError, RecursionError) as error:
+        return {}, f"{path}: no valid JSON ({error})"
+    return (value, None) if isinstance(value, dict) else ({}, f"{path}: not a JSON object")
+
+
+def _wrong_in(summary: dict[str, Any], path: Path) -> str | None:
+    if not isinstance(summary.get("algorithm"), str):
+        return f"{path}: not the summary of a run, it names no algorithm"
+    for keys, fits, kind in (
+        (_TEXTS, _is_text, "text"),
+        (_COUNTS, _is_count, "a whole number"),
+        (_NUMBERS, _is_number, "a number"),
+    ):
+        for key in keys:
+            value = summary.get(key)
+            if value is not None and not fits(value):
+                return f"{path}: {key} is {value!r}, not {kind}"
+    return None
+
+
+def _from_config(path: Path) -> dict[str, Any]:
+    """What the configuration of an unfinished run says under a summary's keys; nothing where it cannot be read.
+
+    A group that was resolved to a mapping is named by its `name`, or else by the last part of its `_target_`.
+    """
+    import yaml
+
+    try:
+        with path.open("rb") as file:
+            config = yaml.load(
+                file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            )  # the C loader is 10 times faster
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    values = {}
+    for key in (*_TEXTS, *_COUNTS, "epochs") if isinstance(config, dict) else ():
+        value = config.get(key)
+        if isinstance(value, dict):
+            value = value.get("name") or str(value.get("_target_", "")).rpartition(".")[2].lower() or None
+        if _is_scalar(value):
+            values[key] = value
+    return values
+
+
+def _matches(value: Any, wanted: str) -> bool:
+    return _equals(value, wanted) or ("," in wanted and any(_equals(value, one) for one in wanted.split(",")))
+
+
+def _equals(value: Any, wanted: str) -> bool:
+    if value is None or isinstance(value, bool):
+        return wanted.lower() in (("null", "none", "") if value is None else (str(value).lower(),))
+    if isinstance(value, str):
+        return value == wanted
+    try:
+        return bool(float(wanted) == value)
+    except ValueError:
+        return False
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,166 @@
+"""The tables: one row a run, one row a method with its seeds folded, or two settings against each other."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from runner.report.formats import Cell, Column, Table
+from runner.report.metrics import DEFAULT_METRICS, header_of, metric_of
+from runner.report.runs import Run, natural_order
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run_list(runs: Sequence[Run]) -> Table:
+    """One row a run, finished or not, with the first line of the reason why one has stopped."""
+    shown = sorted(
+        (run for run in runs if run.readable),
+        key=lambda run: [
+            natural_order(x) for x in (run.group, *map(run.values.get, ("method", "workers", "seed")), run.identity)
+        ],
+    )
+    settings = ["workers", "dataset", "model", "seed"]
+    if any(run.values["method"] not in (run.group, "?") for run in shown):
+        settings.insert(0, "method")
+    clocks = {run.values.get("clock") for run in shown if run.summary is not None}
+    if len(clocks) > 1:
+        settings.append("clock")
+    columns = [
+        Column("status", "status"),
+        Column("group", "experiment"),
+        Column("identity", "identity"),
+        *(Column(key, header_of(key), _kind(run.values.get(key) for run in shown)) for key in settings),
+        *(Column(key, metric_of(key).header, metric_of(key).kind) for key in ("top1_mean_model", "epoch_time_s")),
+        Column("updated", "when"),
+    ]
+    rows = [
+        [
+            *(Cell(run.values.get(column.key)) for column in columns[:-1]),
+            Cell(_when(run.state.get("updated"))),
+            Cell((str(run.state.get("reason") or "").strip().splitlines() or [""])[0]),
+        ]
+        for run in shown
+    ]
+    if any(row[-1].value for row in rows):
+        columns.append(Column("reason", "reason"))
+    else:
+        rows = [row[:-1] for row in rows]
+    notes = [f"Times on the {clock} clock." for clock in clocks if len(clocks) == 1 and clock]
+    return Table("", columns, rows, notes)
+
+
+def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: Sequence[str] | None = None) -> Table:
+    """One row per method and differing setting, or per combination of `by`; the seeds folded into mean ± std.
+
+    Raises ValueError for a key or value that these runs do not have.
+    """
+    from runner.report import frames
+
+    frames.check_keys("--by", by or (), frame)
+    frames.check_values("--values", values or (), frame)
+    values = list(values or [value for value in DEFAULT_METRICS if value in frame])
+    keys = frames.with_clock(frame, by) if by else frames.row_keys(frame)
+    folded = frames.fold(frame, keys, values)
+    columns = [
+        *(Column(key, header_of(key), _kind(frame[key])) for key in keys),
+        Column("runs", "n", "count"),
+        *(Column(value, metric_of(value).header, metric_of(value).kind, measured=True) for value in values),
+    ]
+    rows = [
+        [*(Cell(row[key]) for key in keys), Cell(row["runs"]), *(_measured(row, value) for value in values)]
+        for row in folded.to_dict("records")
+    ]
+    return Table(frames.setting_sentence(frame, keys), columns, rows, _notes(frame, keys, values, rows))
+
+
+def pivot(frame: "pd.DataFrame", rows: str, columns: str, values: Sequence[str] | None = None) -> Table:
+    """The settings `rows` down, `columns` across, one column per setting and value; errors as `comparison`."""
+    from runner.report import frames
+
+    frames.check_keys("--rows", [rows], frame)
+    frames.check_keys("--columns", [columns], frame)
+    frames.check_values("--values", values or (), frame)
+    if rows == columns:
+        raise ValueError(f"--rows and --columns are both {rows}; name two different settings")
+    values = list(values or DEFAULT_METRICS[:1])
+    row_keys = frames.with_clock(frame, [rows]) if columns != "clock" else [rows]
+    folded = frames.fold(frame, [*row_keys, columns], values).to_dict("records")
+    across = sorted({row[columns] for row in folded}, key=natural_order)
+    cells = {
+        (*(row[key] for key in row_keys), row[columns], value): _measured(row, value)
+        for row in folded
+        for value in values
+    }
+    down = list(dict.fromkeys(tuple(row[key] for key in row_keys) for row in folded))
+    only = f": {metric_of(values[0]).header}" if len(values) == 1 else ""
+    heads = [
+        *(Column(key, header_of(key), _kind(frame[key])) for key in row_keys),
+        *(
+            Column(
+                f"{value}[{columns}={there}]",
+                f"{header_of(columns)} {there}" + ("" if only else f": {metric_of(value).header}"),
+                metric_of(value).kind,
+                measured=True,
+            )
+            for there in across
+            for value in values
+        ),
+    ]
+    body = [
+        [*map(Cell, key), *(cells.get((*key, there, value), Cell(None, n=0)) for there in across for value in values)]
+        for key in down
+    ]
+    title = f"{header_of(rows)} by {header_of(columns)}{only}. {frames.setting_sentence(frame, [*row_keys, columns])}"
+    counts = sorted({row["runs"] for row in folded})
+    notes = [f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} per cell."]
+    return Table(title, heads, body, [*notes, *_notes(frame, [*row_keys, columns], values, body)])
+
+
+def left_out(runs: Sequence[Run]) -> str | None:
+    """How many runs a table or figure leaves out and why; None where it is none."""
+    counts = Counter(
+        "being prepared" if run.status == "unknown" else run.status
+        for run in runs
+        if run.summary is None and run.status != "foreign"
+    )
+    return (
+        f"Left out: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}." if counts else None
+    )
+
+
+def _notes(frame: "pd.DataFrame", keys: Sequence[str], values: Sequence[str], rows: list[list[Cell]]) -> list[str]:
+    from runner.report import frames
+
+    notes = frames.seeds_note(frame, keys)
+    if any(cell.std is not None for row in rows for cell in row):
+        notes.append("± is the sample standard deviation over n runs.")
+    if any(value.endswith("_share") for value in values):
+        notes.append(
+            "Compute, wait (for communication) and data (waiting for it): percent of a worker's training time."
+        )
+    if "bytes_sent" in values:
+        notes.append("Sent: payload over the whole run.")
+    return notes
+
+
+def _measured(row: dict[Any, Any], value: str) -> Cell:
+    return Cell(row[f"{value}_mean"], row[f"{value}_std"], row[f"{value}_n"])
+
+
+def _kind(values: Any) -> Any:
+    return (
+        "count" if any(isinstance(value, int | float) and not isinstance(value, bool) for value in values) else "text"
+    )
+
+
+def _when(updated: Any) -> str | None:
+    """`2026-01-31 12:05` in local time, from an ISO time or seconds since 1970."""
+    try:
+        moment = (
+            datetime.fromtimestamp(updated) if isinstance(updated, int | float) else datetime.fromisoformat(updated)
+        )
+        return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None

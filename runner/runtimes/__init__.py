@@ -1,0 +1,1 @@
+"""Where algorithms run: each runtime answers what an algorithm awaits."""

@@ -1,0 +1,97 @@
+"""Learning-rate schedules: the factor by which the learning rate is multiplied, as a function of the epoch.
+
+Each is applied through torch's `LambdaLR`, once per iteration. A closed form, not torch's chained recursions: the
+factor depends on the step alone, so a resumed run needs no schedule history, and the cost is one function call.
+Any class of `torch.optim.lr_scheduler` can be named as `_target_` instead; it is stepped once per iteration.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from runner.build import ConfigError, build
+
+
+@dataclass
+class Span:
+    """What a schedule is laid over."""
+
+    epochs: int
+    iterations_per_epoch: int
+    reference_factor: float  # reference_lr / lr: where the papers' warm-up starts
+
+
+@dataclass
+class Constant:
+    """The learning rate as it is, after an optional linear warm-up over `warmup_epochs` from `start_factor`."""
+
+    span: Span
+    warmup_epochs: float = 0
+    start_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs < 0:
+            raise ConfigError(f"schedule.warmup_epochs={self.warmup_epochs}: must be 0 or more")
+        if self.start_factor is None:
+            self.start_factor = min(1.0, self.span.reference_factor)
+        if not 0 <= self.start_factor <= 1:
+            raise ConfigError(f"schedule.start_factor={self.start_factor}: must be between 0 and 1")
+
+    def __call__(self, step: int) -> float:
+        epoch = step / self.span.iterations_per_epoch
+        if epoch < self.warmup_epochs:
+            start = self.start_factor or 0.0
+            return (start + (1 - start) * epoch / self.warmup_epochs) * self.decay(0.0)
+        return self.decay(epoch)
+
+    def decay(self, epoch: float) -> float:
+        """The factor once warm."""
+        return 1.0
+
+
+@dataclass
+class Steps(Constant):
+    """Linear warm-up, then x gamma at each milestone (an epoch): Goyal et al. 2017 and the SGP paper."""
+
+    milestones: tuple[float, ...] = (30, 60, 80)
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.milestones = tuple(self.milestones)
+        if list(self.milestones) != sorted(self.milestones) or any(m < 0 for m in self.milestones):
+            raise ConfigError(f"schedule.milestones={list(self.milestones)}: must be epochs in increasing order")
+        if self.gamma <= 0:
+            raise ConfigError(f"schedule.gamma={self.gamma}: must be positive")
+
+    def decay(self, epoch: float) -> float:
+        return self.gamma ** bisect.bisect_right(self.milestones, epoch)
+
+
+@dataclass
+class Cosine(Constant):
+    """Linear warm-up, then half a cosine from 1 down to `final_factor` at the last epoch (Loshchilov & Hutter 2017)."""
+
+    final_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.final_factor <= 1:
+            raise ConfigError(f"schedule.final_factor={self.final_factor}: must be between 0 and 1")
+
+    def decay(self, epoch: float) -> float:
+        length = max(self.span.epochs - self.warmup_epochs, 1e-12)
+        progress = min(max(epoch - self.warmup_epochs, 0.0) / length, 1.0)
+        return self.final_factor + (1 - self.final_factor) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def scheduler(node: dict[str, Any], optimizer: Any, span: Span) -> Any:
+    """The torch scheduler that a `schedule` node describes, to be stepped once per iteration."""
+    from torch.optim.lr_scheduler import LambdaLR
+
+    if str(node["_target_"]).startswith("torch."):
+        return build(node, "schedule", optimizer)
+    return LambdaLR(optimizer, build(node, "schedule", span))

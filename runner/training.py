@@ -1,0 +1,186 @@
+"""One rank of a run: sets up its process group and parts, drives the algorithm, records, evaluates, sums up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from runner import config as configs
+from runner.clock import TrainingClock
+from runner.config import Config
+from runner.data import load as load_dataset
+from runner.evaluation import Evaluator, gather
+from runner.graphs import make_graph
+from runner.identity import identity, variant
+from runner.optimizer import LocalOptimizer
+from runner.prepare import make_algorithm, make_model, make_sampler, make_span
+from runner.problem import make_problem
+from runner.recording import Recorder
+from runner.results import Row, write_json
+from runner.runtimes.driver import iterates
+from runner.runtimes.processes import Mesh, ProcessWorker
+
+
+def main_rank(folder: str) -> None:
+    """What every process of a run does. Its place is in the environment, as torch's elastic launch sets it.
+
+    Raises:
+        Exception: whatever went wrong, after writing it to `log/rank-<rank>.error.json`.
+    """
+    run = Path(folder)
+    rank = int(os.environ["RANK"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher hears Ctrl-C and ends its processes
+    _die_with_parent()
+    log = (run / "log" / f"rank-{rank:05d}.log").open("a", buffering=1)
+    os.dup2(log.fileno(), sys.stdout.fileno())
+    os.dup2(log.fileno(), sys.stderr.fileno())
+    try:
+        config = configs.load(run)
+        device = _device(config)
+        with _process_group(config, device):
+            train(config, run, device)
+    except BaseException as error:
+        report = {
+            "rank": rank,
+            "time": time.time(),
+            "error": f"{type(error).__name__}: {error}",
+            "traceback": traceback.format_exc(),
+        }
+        write_json(run / "log" / f"rank-{rank:05d}.error.json", report)
+        raise
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however that ends."""
+    if platform.system() == "Linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _device(config: Config) -> torch.device:
+    torch.set_num_threads(config["threads_per_worker"])
+    if config["device"] == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextlib.contextmanager
+def _process_group(config: Config, device: torch.device) -> Iterator[None]:
+    backend = "gloo" if config["backend"] == "gloo" else "cpu:gloo,cuda:nccl"
+    if not config["launcher"].get("rendezvous"):
+        # gloo otherwise asks the resolver for this host's name, which hangs where it has none.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    timeout = timedelta(seconds=config["launcher"]["timeout_s"])
+    dist.init_process_group(backend, timeout=timeout, device_id=device if config["backend"] == "nccl" else None)
+    yield
+    dist.destroy_process_group()
+
+
+def train(config: Config, folder: Path, device: torch.device) -> None:
+    """Run the configuration's algorithm to its end, on this process of the process group."""
+    mesh = Mesh(configs.gpus_per_worker(config), config["backend"])
+    dataset = load_dataset(config["dataset"])
+    problem = make_problem(config, make_model(config, dataset), device)
+    dataset = dataset.to(device, problem.dtype)
+    sampler = make_sampler(config, dataset)
+    batches = dataset.batches(sampler, mesh.rank, config["seed"])
+    per_epoch = sampler.iterations_per_epoch
+    algorithm = make_algorithm(config)
+    clock = TrainingClock(torch.cuda.synchronize if device.type == "cuda" else None)
+    worker = ProcessWorker(
+        mesh,
+        problem,
+        batches,
+        draws=config["epochs"] * per_epoch,
+        optimizer=LocalOptimizer(config["optimizer"], config["schedule"], problem.x0, make_span(config, per_epoch)),
+        graph=make_graph(config, algorithm, mesh.workers, per_epoch),
+        clock=clock,
+    )
+    evaluation = config["evaluation"]
+    evaluator = Evaluator(mesh, problem, dataset, batches, evaluation["batch_norm"], evaluation["batch_size"])
+    recorder = Recorder(folder, config, mesh, worker, per_epoch)
+
+    dist.barrier()
+    clock.restart()
+    x = problem.x0
+    for x in iterates(algorithm.run(worker)):
+        recorder.step()
+        epoch, rest = divmod(worker.draw, per_epoch)
+        if rest == 0 and epoch % evaluation["every"] == 0 and epoch < config["epochs"]:
+            with clock.paused():
+                recorder.evaluation(evaluator.evaluate(x))
+                dist.barrier()  # or the first to resume would be charged for the last to evaluate
+    worker.close()
+    final = recorder.evaluation(evaluator.evaluate(x))
+    recorder.close()
+    batches.close()
+    _sum_up(config, folder, recorder, final, per_epoch)
+
+
+def _sum_up(config: Config, folder: Path, recorder: Recorder, final: Row, per_epoch: int) -> None:
+    """Fold what every process measured into summary.json, written by rank 0: the run is finished."""
+    table = gather(recorder.totals())
+    dist.barrier()  # all files are closed
+    if dist.get_rank() != 0:
+        return
+    training_s, compute_s, wait_s, data_s, iteration_s, _ = table.mean(0).tolist()
+    workers = configs.workers(config)
+    summary: Row = {
+        "identity": identity(config),
+        "experiment": config["choices"].get("experiment"),
+        **{group: config["choices"][group] for group in ("algorithm", "topology", "dataset", "model")},
+        **{group: config["choices"][group] for group in ("optimizer", "schedule", "sampling")},
+        "variant": variant(config),
+        "launcher": config["launcher"]["kind"],
+        "clock": "wall",
+        "device": config["device"],
+        "backend": config["backend"],
+        "nodes": config["nodes"],
+        "gpus_per_node": config["gpus_per_node"],
+        "workers": workers,
+        "batch_size": config["batch_size"],
+        "global_batch_size": configs.global_batch_size(config),
+        "lr": config["optimizer"]["lr"],
+        "seed": config["seed"],
+        "epochs": config["epochs"],
+        "iterations": config["epochs"] * per_epoch,
+        "evaluated_model": "mean",
+        "batch_norm": config["evaluation"]["batch_norm"],
+        **final,
+        "training_time_s": training_s,
+        "epoch_time_s": iteration_s * per_epoch,
+        "iteration_time_s": iteration_s,
+        "compute_s": compute_s,
+        "wait_s": wait_s,
+        "data_s": data_s,
+        "bytes_sent": round(float(table[:, -1].sum()) / workers),
+    }
+    write_json(folder / "summary.json", summary)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions that bear on numbers, for environment.json."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+    }
