@@ -57,7 +57,7 @@ class DPSGD:
 
 def _exchange(worker: Worker, W: Mixing, x: Vector) -> Handle[dict[int, Payload]]:
     i = worker.rank
-    return worker.exchange({j: (x,) for j in W.outgoing[i]}, W.incoming[i], like=(x,))
+    return worker.exchange(dict.fromkeys(W.outgoing[i], (x,)), W.incoming[i], like=(x,))
 
 
 def _combine(worker: Worker, W: Mixing, x: Vector, received: dict[int, Payload]) -> Vector:

@@ -200,7 +200,7 @@ class Phases:
 
 # Analysis ---------------------------------------------------------------------------------------------------------
 
-DENSE_LIMIT = 1024  # workers: eigenvalues beyond this take minutes
+DENSE_LIMIT = 1024  # workers: beyond this the dense products of `describe` take long
 PRINT_LIMIT = 16  # workers, and slots, whose matrices `describe` prints
 
 
@@ -232,11 +232,19 @@ def spectral_gap(topology: Topology) -> float:
 
 
 def _gap(P: Tensor) -> float:
-    import torch
-
-    # Columns sum to 1, so P - J/n has P's eigenvalues with the leading 1 replaced by 0 (Wielandt's deflation). Without
-    # it LAPACK's iteration fails to converge on some exact averages, e.g. J/64.
-    return 1 - torch.linalg.eigvals(P - 1 / len(P)).abs().max().item()
+    # Columns sum to 1, so P - J/n has P's eigenvalues with the leading 1 replaced by 0 (Wielandt's deflation), and its
+    # spectral radius is lim ||M^N||^(1/N) (Gelfand), N = 2, 4, 8, ... LAPACK's eigvals fails to converge on several of
+    # these matrices, such as J/64.
+    M = P - 1 / len(P)
+    log_radius = 0.0
+    for squaring in range(40):
+        norm = float(M.norm())
+        if norm == 0:
+            return 1.0
+        log_radius += math.log(norm) / 2**squaring
+        M = M / norm
+        M = M @ M
+    return 1 - math.exp(log_radius)
 
 
 def describe(graph: Topology | Phases) -> str:

@@ -30,8 +30,8 @@ from algorithms.topology import Graph
 Vector = Tensor
 """A flat vector of shape (d,)."""
 
-Payload = tuple[Vector | float, ...]
-"""One message: vectors, and scalars that travel as float64 (a push-sum weight, say)."""
+Payload = tuple[Any, ...]
+"""One message: vectors, and Python floats that travel as float64 (a push-sum weight, say)."""
 
 T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S")
@@ -80,7 +80,7 @@ class Worker(Protocol):
         """
 
     def descend(self, x: Vector, g: Vector) -> Vector:
-        """x after one step of the local optimiser (momentum, weight decay and schedule are its business)."""
+        """X after one step of the local optimiser (momentum, weight decay and schedule are its business)."""
 
     def exchange(
         self, outgoing: Mapping[int, Payload], incoming: Collection[int], like: Payload | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -64,7 +65,8 @@ def build(node: Mapping[str, Any], key: str, *args: Any, **given: Any) -> Any:
         raise
     except (ValueError, TypeError) as error:
         message = str(error)
-        raise ConfigError(message if f"{key}." in message or f"{key}=" in message else f"{key}: {message}") from error
+        names_its_key = re.match(r"[\w.]+=", message) or message.startswith(f"{key}.")
+        raise ConfigError(message if names_its_key else f"{key}: {message}") from error
 
 
 def _check_options(target: Callable[..., Any], options: Mapping[str, Any], key: str) -> None:
@@ -73,7 +75,7 @@ def _check_options(target: Callable[..., Any], options: Mapping[str, Any], key: 
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError):  # annotations that only a type checker can read
         hints = {}
     for name, value in options.items():

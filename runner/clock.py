@@ -12,9 +12,8 @@ import torch
 
 @dataclass
 class Split:
-    """Seconds by what they were spent on, and bytes of payload sent."""
+    """Seconds spent waiting, by what for, and bytes of payload sent. All other time of training is computing."""
 
-    compute_s: float = 0.0
     wait_s: float = 0.0
     data_s: float = 0.0
     bytes_sent: int = 0

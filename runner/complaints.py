@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from runner.build import nearest
 
@@ -27,7 +27,7 @@ def explain(error: BaseException, arguments: list[str]) -> str:
         if isinstance(link, ValidationError):
             typed = next((a for a in arguments if a.lstrip("+").startswith(f"{link.full_key}=")), str(link.full_key))
             return f"{typed}: {_first_line(link)}"
-        if isinstance(link, ConfigKeyError):
+        if isinstance(link, ConfigKeyError | ConfigAttributeError):
             return _unknown_key(link)
     return _first_line(error)
 
@@ -40,7 +40,7 @@ def _missing_option(error: MissingConfigException) -> str:
     return f"{group}={option}: there is no such {group}; {nearest(option, options)}"
 
 
-def _unknown_key(error: ConfigKeyError) -> str:
+def _unknown_key(error: OmegaConfBaseException) -> str:
     parent = error.parent_node
     known = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
     key = str(error.full_key or error.key)

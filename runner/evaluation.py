@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,18 +23,20 @@ RECALIBRATION_BATCHES = 20
 
 
 class Evaluator:
-    """Args:
-    dataset: see runner.data; `test_batches(batch_size, part, parts)` gives this process its part of the test set.
-    batches: this process's training mini-batches, for `batch_norm="recalibrate"`.
-    batch_norm: what the mean model's BatchNorm buffers are: worker 0's `own`, their `average`, or statistics
-        `recalibrate`d on training data at the mean model. A worker's own model always has its own buffers.
+    """Scores iterates.
+
+    Args:
+        batches: this process's training mini-batches, for recalibration.
+        settings: the `evaluation` node. `batch_norm` says what the mean model's BatchNorm buffers are: worker 0's
+            `own`, their `average`, or statistics `recalibrate`d on training data at the mean model. A worker's own
+            model always has its own buffers.
     """
 
     def __init__(
-        self, mesh: Mesh, problem: Problem, dataset: Dataset, batches: Batches, batch_norm: str, batch_size: int
+        self, mesh: Mesh, problem: Problem, dataset: Dataset, batches: Batches, settings: dict[str, Any]
     ) -> None:
         self.mesh, self.problem, self.dataset, self.batches = mesh, problem, dataset, batches
-        self.batch_norm, self.batch_size = batch_norm, batch_size
+        self.batch_norm, self.batch_size = settings["batch_norm"], settings["batch_size"]
 
     def evaluate(self, x: Tensor) -> Row:
         """Collective. Fractions, mean losses and distances; the same row on every process."""

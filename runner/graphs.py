@@ -14,7 +14,7 @@ def make_topology(node: dict[str, Any], size: int) -> Topology:
     if "sequence" in node:
         parts = [make_topology(part, size) for part in node["sequence"]]
         slots = tuple(slot for part in parts for slot in part.slots)
-        return Topology(name="sequence", size=size, slots=slots)
+        return Topology(name="sequence", slots=slots)
     topology = build(node, "topology", size)
     assert isinstance(topology, Topology)
     return topology

@@ -54,7 +54,7 @@ def content(config: Config) -> dict[str, Any]:
         kept = {k: v for k, v in values.items() if k in ALWAYS or k not in defaults or defaults[k] != v}
         if section:
             group, option = section.split("/")
-            chosen[group] = {"": option} | {k: v for k, v in kept.items()}
+            chosen[group] = {"": option} | kept
         else:
             chosen |= kept
     return chosen

@@ -19,6 +19,11 @@ from omegaconf import DictConfig
 from runner.build import ConfigError
 from runner.config import Config, Schema, conf_dir, from_composed
 
+FLAGS_WITH_VALUE = {
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--info", "-i", "--experimental-rerun"),
+}
+
 
 def main() -> None:
     """The command's entry point."""
@@ -59,25 +64,36 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
     """
     from runner import complaints
 
-    cells: list[tuple[Config, list[str]]] = []
+    composed: list[tuple[DictConfig, dict[str, str | None], list[str]]] = []
 
-    def collect(composed: DictConfig) -> None:
-        hydra_config = HydraConfig.get()
-        overrides = [str(override) for override in hydra_config.overrides.task]
-        cells.append((from_composed(composed, dict(hydra_config.runtime.choices)), overrides))
+    def collect(cell: DictConfig) -> None:
+        now = HydraConfig.get()
+        composed.append((cell, dict(now.runtime.choices), [str(override) for override in now.overrides.task]))
 
     ConfigStore.instance().store(name="schema", node=Schema)
-    sys.path.append(str(Path.cwd()))  # a user's own algorithm is found in the folder they stand in
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a user's own algorithm is found in the folder they stand in
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them
     with tempfile.TemporaryDirectory() as scratch:  # Hydra's record of a sweep; ours is in each run's folder
-        argv, sys.argv = sys.argv, [sys.argv[0], *arguments, f"hydra.sweep.dir={scratch}"]
+        os.environ["RUN_EXPERIMENT_SCRATCH"] = scratch
+        argv, sys.argv = sys.argv, [sys.argv[0], *in_hydras_order(arguments)]
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(collect)()
         except complaints.CAUSES as error:
             raise ConfigError(complaints.explain(error, arguments)) from error
         finally:
             sys.argv = argv
-    return cells
+    return [(from_composed(cell, choices), overrides) for cell, choices, overrides in composed]
+
+
+def in_hydras_order(arguments: list[str]) -> list[str]:
+    """Overrides first, then flags: Hydra's parser does not take overrides on both sides of a flag."""
+    overrides: list[str] = []
+    flags: list[str] = []
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        flag = argument.startswith("-") or previous in FLAGS_WITH_VALUE
+        (flags if flag else overrides).append(argument)
+    return overrides + flags
 
 
 def announcements(cells: list[Config]) -> list[str]:

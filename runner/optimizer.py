@@ -40,7 +40,7 @@ class LocalOptimizer:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def descend(self, x: Tensor, g: Tensor) -> Tensor:
-        """x after one step along g; neither is changed."""
+        """X after one step along g; neither is changed."""
         self.parameter.data = x.clone()  # the step is in place, and x may have been sent
         self.parameter.grad = g
         self.optimizer.step()

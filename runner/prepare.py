@@ -35,13 +35,13 @@ def resolve(config: Config) -> Config:
     """
     config["gpus_per_node"] = config["gpus_per_node"] or 1
     _resolve_launcher(config)
-    check_writable(config["results_dir"])
     _resolve_device(config)
     _resolve_threads(config)
     dataset = _prepared_dataset(json.dumps(config["dataset"]))  # once for all cells of a sweep
     config["batch_size"] = config["batch_size"] or max(1, min(32, dataset.train_size // (8 * configs.ranks(config))))
     config["optimizer"]["lr"] = configs.scaled_lr(config)
     _check_parts(config, dataset)
+    check_writable(config["results_dir"])
     return config
 
 
@@ -167,6 +167,6 @@ def _check_parts(config: Config, dataset: Dataset) -> None:
         ) from error
     if config["tensorboard"]:
         try:
-            import torch.utils.tensorboard  # noqa: F401
+            import torch.utils.tensorboard
         except ImportError as error:
             raise ConfigError("tensorboard=true: is not installed; pip install 'distsgd[tensorboard]'") from error

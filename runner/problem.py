@@ -53,7 +53,7 @@ class Problem:
         self.channels_last = channels_last
         self.model = model.to(self.device, dtype)
         if channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
         self.parameters = list(self.model.parameters())
         self.sizes = [p.numel() for p in self.parameters]
         self.shapes = [p.shape for p in self.parameters]
@@ -106,7 +106,7 @@ class Problem:
         else:
             for parameter in self.parameters:
                 parameter.grad = None
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             pieces = tuple(p.grad for p in self.parameters if p.grad is not None)
         return loss.detach(), self.flatten(pieces)
 

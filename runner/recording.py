@@ -10,6 +10,7 @@ from runner.results import Row, RowWriter
 from runner.runtimes.processes import Mesh, ProcessWorker
 
 COUNTERS = ("compute_s", "wait_s", "data_s", "bytes_sent")
+"""Written as what was added since the row before."""
 
 
 class Recorder:
@@ -25,9 +26,9 @@ class Recorder:
         if config["tensorboard"] and mesh.rank == 0:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            self.board = SummaryWriter(str(folder / "tensorboard"))
         self.recorded_draw = 0
-        self.recorded = dict.fromkeys(COUNTERS, 0.0)
+        self.recorded: dict[str, float] = dict.fromkeys(COUNTERS, 0)
         self.warm_s: float | None = None  # when the warm-up was over, and at which draw
         self.warm_draw = 0
         self.end_s = 0.0
@@ -42,7 +43,6 @@ class Recorder:
             self._write(draw)
 
     def _write(self, draw: int) -> None:
-        split = self.worker.split
         row: Row = {
             "clock": "wall",
             "time_s": round(self.end_s, 6),
@@ -53,15 +53,20 @@ class Recorder:
             "loss": float(self.worker.loss),
             "lr": self.worker.optimizer.lr,
         }
-        for counter in COUNTERS:  # since the last row
-            total = getattr(split, counter)
-            row[counter] = round(total - self.recorded[counter], 7)
-            self.recorded[counter] = total
+        totals = self._counters()
+        for counter in COUNTERS:
+            row[counter] = round(totals[counter] - self.recorded[counter], 7)
+        self.recorded = totals
         self.recorded_draw = draw
         self.rows.write(row)
         if self.board is not None:
             self.board.add_scalar("loss/training", row["loss"], draw)
             self.board.add_scalar("lr", row["lr"], draw)
+
+    def _counters(self) -> dict[str, float]:
+        split = self.worker.split
+        compute_s = self.end_s - split.wait_s - split.data_s
+        return {"compute_s": compute_s, "wait_s": split.wait_s, "data_s": split.data_s, "bytes_sent": split.bytes_sent}
 
     def evaluation(self, scores: Row) -> Row:
         """After each evaluation; returns its scores."""
@@ -76,13 +81,13 @@ class Recorder:
         return scores
 
     def totals(self) -> list[float]:
-        """Training seconds, compute, wait, data, steady seconds per iteration, bytes sent."""
-        split, draw = self.worker.split, self.worker.draw
+        """Training seconds, steady seconds per iteration, then the counters."""
+        draw = self.worker.draw
         if self.warm_s is not None and draw > self.warm_draw:
             iteration_s = (self.end_s - self.warm_s) / (draw - self.warm_draw)
         else:  # shorter than its warm-up
             iteration_s = self.end_s / max(draw, 1)
-        return [self.end_s, split.compute_s, split.wait_s, split.data_s, iteration_s, split.bytes_sent]
+        return [self.end_s, iteration_s, *self._counters().values()]
 
     def close(self) -> None:
         if self.worker.draw > self.recorded_draw:

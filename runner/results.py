@@ -18,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 def run_folder(config: Config) -> Path:
     """Where the run of this resolved configuration lives."""
     name = config["choices"].get("experiment") or config["choices"]["algorithm"]
-    return Path(config["results_dir"]).expanduser() / "runs" / name / identities.identity(config)
+    return Path(config["results_dir"]).expanduser() / "runs" / str(name) / identities.identity(config)
 
 
 def check_writable(results_dir: str) -> None:
@@ -59,7 +59,7 @@ def write_json(path: Path, content: Row) -> None:
 
 
 def write_state(folder: Path, status: str, reason: str | None = None, **more: Any) -> None:
-    updated = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    updated = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(folder / "state.json", {"status": status, "reason": reason, "updated": updated, **more})
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from algorithms.worker import Algorithm, Vector
 from runner import config as configs
 from runner.clock import TrainingClock
 from runner.config import Config
 from runner.data import load as load_dataset
+from runner.data.dataset import Batches, Dataset
 from runner.evaluation import Evaluator, gather
 from runner.graphs import make_graph
 from runner.identity import identity, variant
 from runner.optimizer import LocalOptimizer
 from runner.prepare import make_algorithm, make_model, make_sampler, make_span
-from runner.problem import make_problem
+from runner.problem import Problem, make_problem
 from runner.recording import Recorder
 from runner.results import Row, write_json
 from runner.runtimes.driver import iterates
@@ -92,8 +95,26 @@ def _process_group(config: Config, device: torch.device) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def train(config: Config, folder: Path, device: torch.device) -> None:
-    """Run the configuration's algorithm to its end, on this process of the process group."""
+@dataclass
+class Parts:
+    """All that one process of a run is made of."""
+
+    mesh: Mesh
+    dataset: Dataset
+    batches: Batches
+    iterations_per_epoch: int
+    problem: Problem
+    algorithm: Algorithm
+    clock: TrainingClock
+    worker: ProcessWorker
+
+    def iterates(self) -> Iterator[Vector]:
+        """What the algorithm yields, step by step: running it is reading this."""
+        return iterates(self.algorithm.run(self.worker))
+
+
+def assemble(config: Config, device: torch.device) -> Parts:
+    """Make this process's parts of the resolved configuration, inside its process group. Collective."""
     mesh = Mesh(configs.gpus_per_worker(config), config["backend"])
     dataset = load_dataset(config["dataset"])
     problem = make_problem(config, make_model(config, dataset), device)
@@ -112,24 +133,30 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
         graph=make_graph(config, algorithm, mesh.workers, per_epoch),
         clock=clock,
     )
-    evaluation = config["evaluation"]
-    evaluator = Evaluator(mesh, problem, dataset, batches, evaluation["batch_norm"], evaluation["batch_size"])
-    recorder = Recorder(folder, config, mesh, worker, per_epoch)
+    return Parts(mesh, dataset, batches, per_epoch, problem, algorithm, clock, worker)
+
+
+def train(config: Config, folder: Path, device: torch.device) -> None:
+    """Run the configuration's algorithm to its end, on this process of the process group."""
+    parts = assemble(config, device)
+    worker, per_epoch, every = parts.worker, parts.iterations_per_epoch, config["evaluation"]["every"]
+    evaluator = Evaluator(parts.mesh, parts.problem, parts.dataset, parts.batches, config["evaluation"])
+    recorder = Recorder(folder, config, parts.mesh, worker, per_epoch)
 
     dist.barrier()
-    clock.restart()
-    x = problem.x0
-    for x in iterates(algorithm.run(worker)):
+    parts.clock.restart()
+    x = parts.problem.x0
+    for x in parts.iterates():
         recorder.step()
         epoch, rest = divmod(worker.draw, per_epoch)
-        if rest == 0 and epoch % evaluation["every"] == 0 and epoch < config["epochs"]:
-            with clock.paused():
+        if rest == 0 and epoch % every == 0 and epoch < config["epochs"]:
+            with parts.clock.paused():
                 recorder.evaluation(evaluator.evaluate(x))
                 dist.barrier()  # or the first to resume would be charged for the last to evaluate
     worker.close()
     final = recorder.evaluation(evaluator.evaluate(x))
     recorder.close()
-    batches.close()
+    parts.batches.close()
     _sum_up(config, folder, recorder, final, per_epoch)
 
 
@@ -139,7 +166,7 @@ def _sum_up(config: Config, folder: Path, recorder: Recorder, final: Row, per_ep
     dist.barrier()  # all files are closed
     if dist.get_rank() != 0:
         return
-    training_s, compute_s, wait_s, data_s, iteration_s, _ = table.mean(0).tolist()
+    training_s, iteration_s, compute_s, wait_s, data_s, bytes_sent = table.mean(0).tolist()
     workers = configs.workers(config)
     summary: Row = {
         "identity": identity(config),
@@ -169,7 +196,7 @@ def _sum_up(config: Config, folder: Path, recorder: Recorder, final: Row, per_ep
         "compute_s": compute_s,
         "wait_s": wait_s,
         "data_s": data_s,
-        "bytes_sent": round(float(table[:, -1].sum()) / workers),
+        "bytes_sent": round(bytes_sent * configs.gpus_per_worker(config)),
     }
     write_json(folder / "summary.json", summary)
 

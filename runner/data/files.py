@@ -22,7 +22,8 @@ class Layout(NamedTuple):
         return [self.folder / file for file in self.files]
 
     def missing(self) -> list[str]:
-        return [path.name for path in self.paths() if not path.is_file()]
+        """Names of the files that are not there or may not be read."""
+        return [path.name for path in self.paths() if not os.access(path, os.R_OK)]
 
 
 def base(root: str | None) -> Path:

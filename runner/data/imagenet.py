@@ -78,13 +78,14 @@ class ImageFolders:
         found = {}
         for part in ("train", "val"):
             try:
-                found[part] = sorted(entry.name for entry in os.scandir(self._folder / part) if entry.is_dir())
+                with os.scandir(self._folder / part) as entries:
+                    found[part] = sorted(entry.name for entry in entries if entry.is_dir())
             except OSError as error:
                 raise DataError(f"{self._where}: {self._folder / part}: {error.strerror}; {LAYOUT}") from error
             if not found[part]:
                 raise DataError(f"{self._where}: {self._folder / part} has no class folders; {LAYOUT}")
             one = self._folder / part / found[part][0]
-            if not any(entry.name.lower().endswith(IMG_EXTENSIONS) for entry in os.scandir(one)):
+            if not any(file.name.lower().endswith(IMG_EXTENSIONS) for file in one.iterdir()):
                 raise DataError(f"{self._where}: {one} has no image; {LAYOUT}")
         if found["train"] != found["val"]:
             odd = sorted(set(found["train"]) ^ set(found["val"]))

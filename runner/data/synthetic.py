@@ -13,6 +13,7 @@ from runner.randomness import generator
 
 GRID = 4  # an image is a smooth field given by its values on a 4x4 grid
 GREY, CONTRAST = 128.0, 40.0  # a field value of 0 and of 1, in pixel levels; beyond about 3.2 it saturates
+SPREAD = 30.0  # standard deviation of the pixels; smaller than CONTRAST, because stretching averages the grid values
 
 
 def synthetic(
@@ -29,7 +30,8 @@ def synthetic(
     On a grid of D = C x 4 x 4 values, class k has a prototype of length `separation` in a random direction; a sample
     is its class's prototype plus N(0, 1) on each grid value, stretched bilinearly over the image and rounded to a byte.
     The best possible classifier takes the nearest prototype on the grid; two classes are about 1.4 x separation
-    standard deviations apart, whatever the image size. With the defaults it is right on about 91 % of all samples.
+    standard deviations apart, whatever the image size. With the defaults it is right on 88 % of all
+    samples (measured over 100,000 draws), with 100 classes on 64 %.
 
     Args:
         shape: (C, H, W) of an image.
@@ -61,7 +63,7 @@ def synthetic(
         _draw(prototypes, height, width, test_samples, generator(task_seed, "synthetic test")),
         classes=classes,
         mean=(GREY / 255,) * channels,
-        std=(CONTRAST / 255,) * channels,
+        std=(SPREAD / 255,) * channels,
     )
 
 

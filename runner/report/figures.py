@@ -260,8 +260,9 @@ def _panels(count: int, labels: _Labels, title: str, caption: str) -> "tuple[Fig
 
     width = {1: 5.6, 2: 8.0}.get(count, 3.7 * count)
     lines = _fill(title, width, 11).count("\n") + _fill(caption, width, 8).count("\n")
-    rows = -(-len(labels.texts) // _columns(width, labels.texts))
-    figure = Figure(figsize=(width, 3.0 + 0.17 * (lines + rows)), layout="constrained")
+    entries = [_entry(text, width) for text in labels.texts]
+    rows = -(-len(entries) // _columns(width, entries)) + sum(entry.count("\n") for entry in entries)
+    figure = Figure(figsize=(width, 3.0 + 0.19 * (lines + rows)), layout="constrained")
     figure.suptitle(_fill(title, width, 11), fontsize=11, fontweight="bold", x=0.01, ha="left")
     return figure, list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
 
@@ -272,7 +273,7 @@ def _legend(figure: "Figure", axes: "Sequence[Axes]", labels: _Labels, caption: 
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, text in zip(*axis.get_legend_handles_labels(), strict=True):
-            entries.setdefault(textwrap.fill(text, _characters(width, 9) - 8), handle)
+            entries.setdefault(_entry(text, width), handle)
     legend = figure.legend(
         entries.values(),
         entries.keys(),
@@ -284,6 +285,11 @@ def _legend(figure: "Figure", axes: "Sequence[Axes]", labels: _Labels, caption: 
         handlelength=3,
     )
     legend.get_title().set_color("0.35")
+
+
+def _entry(text: str, width: float) -> str:
+    """A line's name in the legend, wrapped; the line itself takes the room of about 8 characters."""
+    return textwrap.fill(text, _characters(width, 9) - 8)
 
 
 def _fill(text: str, width: float, points: int) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,24 +134,29 @@ def json_text(table: Table) -> str:
 def terminal(table: Table, width: int | None = None) -> str:
     """A table of rich for `width` characters, with colours; without `width`, plain and as wide as it needs to be."""
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        grid.add_column(Text(column.header), justify="left" if column.kind == "text" else "right", overflow="fold")
-    for row in table.texts():
-        grid.add_row(*map(Text, row))
-    wide = Console(width=10_000)
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    lines = table.texts()
+    enough = 0  # measuring a table of thousands of rows takes rich seconds; we know how wide it is
+    for index, column in enumerate(table.columns):
+        widest = max((cell_len(line[index]) for line in lines), default=0)
+        header = textwrap.fill(
+            column.header, max(7, widest), break_long_words=False
+        )  # headers make no column wider than it must be
+        grid.add_column(Text(header), justify="left" if column.kind == "text" else "right", overflow="fold")
+        enough += max(widest, *map(cell_len, header.split("\n"))) + 3
+    for line in lines:
+        grid.add_row(*map(Text, line))
     out = io.StringIO()
-    console = Console(
-        file=out, width=width or wide.measure(grid).maximum, force_terminal=width is not None, highlight=False
-    )
+    console = Console(file=out, width=width or enough, force_terminal=width is not None, highlight=False)
     console.print(grid)
-    lines = [line.rstrip() for line in out.getvalue().split("\n") if line.strip()]
+    printed = [line.rstrip() for line in out.getvalue().split("\n") if line.strip()]
     return (
-        "\n".join([*([table.title, ""] if table.title else []), *lines, *(["", *table.notes] if table.notes else [])])
+        "\n".join([*([table.title, ""] if table.title else []), *printed, *(["", *table.notes] if table.notes else [])])
         + "\n"
     )
 

@@ -5,15 +5,27 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runner.report.metrics import METRICS
-from runner.report.runs import Run, natural_order, shorten, unknown_name
+from runner.report.runs import COUNTS, Run, natural_order, shorten, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Settings that show whenever they differ, and those that show only where they tell apart runs that nothing else does:
 # the global batch follows from the nodes, the topology mostly from the method.
-_SHOWN = ("experiment", "dataset", "model", "clock", "gpus_per_node", "batch_size", "epochs", "batch_norm")
-_SHOWN_IF_NEEDED = ("topology", "launcher", "global_batch_size", "evaluated_model")
+_SHOWN = (
+    "experiment",
+    "dataset",
+    "model",
+    "clock",
+    "gpus_per_node",
+    "batch_size",
+    "epochs",
+    "optimizer",
+    "schedule",
+    "sampling",
+    "batch_norm",
+)
+_SHOWN_IF_NEEDED = ("topology", "launcher", "global_batch_size", "lr", "device", "backend", "evaluated_model")
 _NO_ROW_KEY = {"status", "group", "seed", "identity", *METRICS}
 
 
@@ -33,7 +45,7 @@ def summaries(runs: Iterable[Run]) -> "pd.DataFrame":
 
 
 def fold(frame: "pd.DataFrame", by: Sequence[str], values: Sequence[str]) -> "pd.DataFrame":
-    """Fold the runs that agree in `by` into one row: `by`, `runs`, and per value `_mean`, `_std`, `_low`, `_high`, `_n`.
+    """Fold the runs that agree in `by` into a row: `by`, `runs`, and per value `_mean`, `_std`, `_low`, `_high`, `_n`.
 
     The standard deviation is the sample's (n - 1), None for n = 1. A missing value (None) is left out, a NaN makes the
     mean NaN: a run that diverged must not vanish. Rows are in the natural order of `by`.
@@ -101,7 +113,7 @@ def check_keys(option: str, keys: Sequence[str], frame: "pd.DataFrame") -> None:
 
 def check_values(option: str, values: Sequence[str], frame: "pd.DataFrame") -> None:
     """Raise ValueError unless every value is a number that these runs measured."""
-    others = [str(key) for key in frame if key not in METRICS and _holds_numbers(frame[key])]
+    others = [str(key) for key in frame if key not in (*METRICS, *COUNTS, "epochs") and _holds_numbers(frame[key])]
     allowed = [key for key in METRICS if key in frame] + others
     for value in values:
         if value not in allowed:
@@ -142,7 +154,7 @@ def setting_sentence(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> str:
 def seeds_note(frame: "pd.DataFrame", by: Sequence[str]) -> list[str]:
     """Warn of rows that fold more than seeds: settings that differ inside a row, a seed that occurs twice in one."""
     groups = [group for _, group in frame.groupby(list(by), dropna=False, sort=False)]
-    candidates = ("method", "topology", *_SHOWN, "nodes", "workers")
+    candidates = ("method", "topology", *_SHOWN, "lr", "nodes", "workers")
     mixed = [key for key in candidates if key not in by and any(differs(group, key) for group in groups)]
     if mixed:
         return [f"Caution: some rows average over runs that differ in {shorten(mixed)}, not only in the seed."]

@@ -72,7 +72,7 @@ def written(value: float | str | None, std: float | None, kind: Kind) -> str:
 
 def bytes_written(count: float) -> str:
     """A number of bytes with three digits and a decimal unit: 512 B, 4.1 kB, 3.28 GB."""
-    units = ["B", "kB", "MB", "GB", "TB"]
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
     while abs(count) >= 999.5 and len(units) > 1:
         count, units = count / 1000, units[1:]
     return f"{count:.3g} {units[0]}"

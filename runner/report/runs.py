@@ -19,7 +19,7 @@ _DEEPEST = 8  # levels below runs/; ends a loop of symbolic links
 
 # What a summary must hold where it holds it at all; null is always allowed, other keys are nobody's business here.
 _TEXTS = ("algorithm", "variant", "experiment", "topology", "dataset", "model", "launcher", "clock", "batch_norm")
-_COUNTS = ("nodes", "gpus_per_node", "workers", "batch_size", "global_batch_size", "seed")
+COUNTS = ("nodes", "gpus_per_node", "workers", "batch_size", "global_batch_size", "seed")
 _NUMBERS = (
     *("epochs", "iterations", "top1_mean_model", "top1_workers_mean", "top1_workers_std", "top1_centre"),
     *("loss_mean_model", "consensus_distance", "epoch_time_s", "training_time_s", "iteration_time_s"),
@@ -107,8 +107,8 @@ def filter_runs(runs: list[Run], where: Iterable[str]) -> list[Run]:
             raise unknown_name("--where", key, known)
         runs = [run for run in runs if not run.readable or _matches(run.values.get(key), wanted)]
         if not any(run.readable for run in runs):
-            there = sorted({_plain(run.values.get(key)) for run in readable}, key=natural_order)
-            raise LookupError(f"no run with {condition}; {key} is {shorten(there) or 'unknown: no run can be read'}")
+            there = [_plain(value) for value in sorted({run.values.get(key) for run in readable}, key=natural_order)]
+            raise LookupError(f"no run with {condition}; {key} is {shorten(there) if there else 'in no run'}")
     return runs
 
 
@@ -141,8 +141,8 @@ def read_evaluations(run: Run) -> tuple[list[dict[str, Any]], str | None]:
 
 def unknown_name(key: str, value: str, allowed: Sequence[str]) -> ValueError:
     """The error for a name that does not exist: the key, the value, the nearest names and all that are allowed."""
-    close = difflib.get_close_matches(value, allowed, n=3, cutoff=0.5)
-    close = close or [name for name in allowed if value.lower() in name.lower() or name.lower() in value.lower()][:3]
+    close = [name for name in allowed if value and name.startswith(value)][:3]
+    close = close or difflib.get_close_matches(value, allowed, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return ValueError(f"{key}: there is no {value!r}.{hint} Allowed: {shorten(allowed, 40)}")
 
@@ -215,7 +215,7 @@ def _wrong_in(summary: dict[str, Any], path: Path) -> str | None:
         return f"{path}: not the summary of a run, it names no algorithm"
     for keys, fits, kind in (
         (_TEXTS, _is_text, "text"),
-        (_COUNTS, _is_count, "a whole number"),
+        (COUNTS, _is_count, "a whole number"),
         (_NUMBERS, _is_number, "a number"),
     ):
         for key in keys:
@@ -228,25 +228,20 @@ def _wrong_in(summary: dict[str, Any], path: Path) -> str | None:
 def _from_config(path: Path) -> dict[str, Any]:
     """What the configuration of an unfinished run says under a summary's keys; nothing where it cannot be read.
 
-    A group that was resolved to a mapping is named by its `name`, or else by the last part of its `_target_`.
+    The options chosen for `algorithm`, `dataset` and the like stand under `choices`.
     """
     import yaml
 
     try:
-        with path.open("rb") as file:
-            config = yaml.load(
-                file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            )  # the C loader is 10 times faster
+        with path.open("rb") as file:  # the C loader is 10 times faster
+            config = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return {}
-    values = {}
-    for key in (*_TEXTS, *_COUNTS, "epochs") if isinstance(config, dict) else ():
-        value = config.get(key)
-        if isinstance(value, dict):
-            value = value.get("name") or str(value.get("_target_", "")).rpartition(".")[2].lower() or None
-        if _is_scalar(value):
-            values[key] = value
-    return values
+    if not isinstance(config, dict):
+        return {}
+    choices = config.get("choices")
+    config |= choices if isinstance(choices, dict) else {}
+    return {key: config.get(key) for key in (*_TEXTS, *COUNTS, "epochs") if _is_scalar(config.get(key))}
 
 
 def _matches(value: Any, wanted: str) -> bool:

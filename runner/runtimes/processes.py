@@ -50,10 +50,15 @@ class Mesh:
         """This process's counterparts in a group of workers, made when first asked for, by its members alone."""
         ranks = tuple(self.peer(worker) for worker in group.ranks)
         if ranks not in self.groups:
-            made = dist.new_group(list(ranks), use_local_synchronization=True)
-            assert isinstance(made, dist.ProcessGroup)
-            self.groups[ranks] = made
+            self.groups[ranks] = new_group(list(ranks))
         return self.groups[ranks]
+
+
+def new_group(ranks: list[int]) -> dist.ProcessGroup:
+    """A process group, made by its members alone."""
+    made = dist.new_group(ranks, use_local_synchronization=True)
+    assert isinstance(made, dist.ProcessGroup)
+    return made
 
 
 class ProcessWorker:
@@ -118,9 +123,7 @@ class ProcessWorker:
         self.draw += 1
         # What the reducer still had to wait for once the backward pass was over is communication that nothing hid.
         exposed_s = self._backward_done.elapsed_s() if reducer is not None and self._backward_done else 0.0
-        done_s = self.clock.now()
         self.split.data_s += loaded_s - started_s
-        self.split.compute_s += done_s - loaded_s - exposed_s
         self.split.wait_s += exposed_s
         if reducer is not None:
             ranks = self.mesh.per_worker * (1 if mean_over is None else len(mean_over.ranks))
@@ -128,13 +131,10 @@ class ProcessWorker:
         return g
 
     def descend(self, x: Vector, g: Vector) -> Vector:
-        started_s = self.clock.now()
-        stepped = self.optimizer.descend(x, g)
-        self.split.compute_s += self.clock.now() - started_s
-        return stepped
+        return self.optimizer.descend(x, g)
 
     def _reducer_for(self, group: Group | None) -> DistributedDataParallel | None:
-        """torch's DDP over the processes whose gradients are averaged: its native reducer, without a Python hook.
+        """Torch's DDP over the processes whose gradients are averaged: its native reducer, without a Python hook.
 
         One lives at a time, because two on one model would both answer its backward pass; a method that changes its
         group does so once, at a switch, and pays for a new one there.
@@ -154,7 +154,7 @@ class ProcessWorker:
             processes = None
         else:
             members = [w * self.mesh.per_worker + lane for w in group.ranks for lane in range(self.mesh.per_worker)]
-            processes = dist.new_group(members, use_local_synchronization=True)
+            processes = new_group(members)
         reducer = DistributedDataParallel(
             self.problem.model,
             process_group=processes,
@@ -253,7 +253,7 @@ class Exchange(Request[dict[int, Payload]]):
         self.received = {j: [torch.empty_like(part) for part in self._pack(layout)] for j in incoming}
         self.watched: Future[None] | None = None
         operations = [
-            dist.P2POp(operation, part, worker.mesh.peer(j), tag=sequence * 8 + place)  # type: ignore[no-untyped-call]
+            dist.P2POp(operation, part, worker.mesh.peer(j), tag=sequence * 8 + place)
             for operation, messages in ((dist.isend, self.sent), (dist.irecv, self.received))
             for j, parts in messages.items()
             for place, part in enumerate(parts)

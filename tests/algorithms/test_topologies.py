@@ -1,18 +1,14 @@
 """The topologies: what every one of them must hold, and what the papers say about them."""
 
 import doctest
-import inspect
 import pickle
 from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from algorithms import topologies
 from algorithms.topologies import (
@@ -30,8 +26,6 @@ from algorithms.topologies import (
     torus,
 )
 from algorithms.topology import Topology, describe, matrix, product, spectral_gap
-
-CONF = Path(__file__).parents[2] / "conf" / "topology"
 
 # One row per topology: how to make it for n workers, which n it allows, and what it is.
 DOUBLY, SYMMETRIC = {"doubly_stochastic"}, {"doubly_stochastic", "symmetric"}
@@ -345,45 +339,3 @@ def test_the_remedy_of_random_regular_works(n: int, degree: int) -> None:
 def test_examples_in_the_documentation() -> None:
     results = doctest.testmod(topologies)
     assert (results.failed, results.attempted) == (0, 2)
-
-
-# Configuration ------------------------------------------------------------------------------------------------------
-
-
-def targets(node: Any) -> list[dict[str, Any]]:
-    """Every node with a `_target_` in a file."""
-    if isinstance(node, list):
-        return [found for item in node for found in targets(item)]
-    if not isinstance(node, dict):
-        return []
-    return [node] if node.get("_target_") else targets(list(node.values()))
-
-
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_configuration_files_name_functions_that_exist(path: Path) -> None:
-    content = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(content, dict)
-    nodes = targets(content)
-    assert nodes or path.stem == "none"
-    for node in nodes:
-        module, _, function = node["_target_"].rpartition(".")
-        options = {key: value for key, value in node.items() if key != "_target_"}
-        graph = getattr(import_module(module), function)(8, **options)
-        assert isinstance(graph, Topology)
-        assert graph.size == 8
-
-
-def test_every_generator_has_a_configuration_file_with_its_defaults() -> None:
-    generators = {
-        name: function
-        for name, function in inspect.getmembers(topologies, inspect.isfunction)
-        if not name.startswith("_") and function.__module__ == topologies.__name__ and name != "sequence"
-    }
-    assert len(generators) == 11
-    for name, function in generators.items():
-        content = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-        parameters = list(inspect.signature(function).parameters.values())[1:]
-        assert content == {
-            "_target_": f"algorithms.topologies.{name}",
-            **{parameter.name: parameter.default for parameter in parameters},
-        }

@@ -46,6 +46,8 @@ def test_later_slots_stand_on_the_left() -> None:
 def test_spectral_gap_of_known_graphs() -> None:
     assert [spectral_gap(complete(n)) for n in (1, 2, 5, 64)] == pytest.approx([1] * 4)
     assert spectral_gap(ring(4)) == pytest.approx(2 / 3)  # eigenvalues (1 + 2 cos(pi l / 2)) / 3
+    P = matrix(star(7).at(0))
+    assert spectral_gap(star(7)) == pytest.approx(1 - torch.linalg.eigvals(P).abs().sort().values[-2].item())
     assert spectral_gap(Topology("apart", [Mixing.uniform([[], []])])) == pytest.approx(0)
 
 
