@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +153,7 @@ class ImageFolders:
             batch_sampler=keys,
             num_workers=self._processes,
             pin_memory=self._device.type == "cuda",
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_start_loader,
             generator=torch.Generator(),  # or it would draw from torch's global one
             multiprocessing_context=context if self._processes else None,
         )
@@ -238,6 +239,18 @@ def _training_transform(crop: int) -> Any:
     return v2.Compose([v2.RandomResizedCrop(crop), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
 
-def _ignore_interrupt(_: int) -> None:
-    """Ctrl-C reaches a whole process group; the training process decides when its loaders end."""
+def _start_loader(_: int) -> None:
+    """The first thing in a loader process: it ends with its training process, and not on Ctrl-C.
+
+    Ctrl-C reaches the whole process group, but the training process decides when its loaders end. When that process
+    is killed, torch's own watchdog sees nothing: it looks at the parent, which is the forkserver and lives on.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_training_process, daemon=True).start()
+
+
+def _end_with_training_process() -> None:
+    training_process = multiprocessing.parent_process()
+    assert training_process is not None
+    training_process.join()
+    os._exit(1)

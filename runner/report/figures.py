@@ -251,7 +251,7 @@ def _task(frame: "pd.DataFrame") -> str:
 def _caption(frame: "pd.DataFrame", keys: Sequence[str], counts: Sequence[int], spread: str) -> str:
     setting = frames.setting_sentence(frame, {"dataset", "model", *(key for key in keys if frames.differs(frame, key))})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    folded = f"Mean over n = {n} seeds, {spread} from min to max." if counts[-1] > 1 else "One run a line (n = 1)."
+    folded = f"Mean over n = {n} runs, {spread} from min to max." if counts[-1] > 1 else "One run a line (n = 1)."
     return "\n".join([f"{setting[:1].upper()}{setting[1:]}.", folded, *frames.seeds_note(frame, keys)])
 
 

@@ -144,9 +144,8 @@ def terminal(table: Table, width: int | None = None) -> str:
     enough = 0  # measuring a table of thousands of rows takes rich seconds; we know how wide it is
     for index, column in enumerate(table.columns):
         widest = max((cell_len(line[index]) for line in lines), default=0)
-        header = textwrap.fill(
-            column.header, max(7, widest), break_long_words=False
-        )  # headers make no column wider than it must be
+        # Headers wrap, so that they make no column wider than its content.
+        header = textwrap.fill(column.header, max(7, widest), break_long_words=False)
         grid.add_column(Text(header), justify="left" if column.kind == "text" else "right", overflow="fold")
         enough += max(widest, *map(cell_len, header.split("\n"))) + 3
     for line in lines:

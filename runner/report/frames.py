@@ -143,7 +143,7 @@ def setting_sentence(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> str:
         if key in besides or key not in frame:
             continue
         values = sorted(frame[key].dropna().unique(), key=natural_order)
-        if values and not (key == "global_batch_size" and len(values) > 1):  # it follows from the others
+        if values and not (key in ("nodes", "global_batch_size") and len(values) > 1):  # columns show them
             plural = "" if values == [1] else "s"
             parts.append(
                 form.format(shorten([f"{v:g}" if isinstance(v, float) else v for v in values])).replace("(s)", plural)
@@ -157,10 +157,10 @@ def seeds_note(frame: "pd.DataFrame", by: Sequence[str]) -> list[str]:
     candidates = ("method", "topology", *_SHOWN, "lr", "nodes", "workers")
     mixed = [key for key in candidates if key not in by and any(differs(group, key) for group in groups)]
     if mixed:
-        return [f"Caution: some rows average over runs that differ in {shorten(mixed)}, not only in the seed."]
+        return [f"Caution: some means are over runs that differ in {shorten(mixed)}, not only in the seed."]
     if any(group["seed"].duplicated().any() for group in groups):
         return [
-            "Caution: some rows hold a seed twice; their runs differ in a setting that no summary names. "
+            "Caution: some means hold a seed twice; their runs differ in a setting that no summary names. "
             "Narrow them down by experiment or --where."
         ]
     return []

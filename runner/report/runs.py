@@ -239,8 +239,11 @@ def _from_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(config, dict):
         return {}
-    choices = config.get("choices")
+    algorithm, choices = config.get("algorithm"), config.get("choices")
     config |= choices if isinstance(choices, dict) else {}
+    nodes, gpus = config.get("nodes"), config.get("gpus_per_node")
+    if isinstance(nodes, int) and isinstance(gpus, int) and isinstance(algorithm, dict):
+        config["workers"] = nodes if algorithm.get("worker", "node") == "node" else nodes * gpus
     return {key: config.get(key) for key in (*_TEXTS, *COUNTS, "epochs") if _is_scalar(config.get(key))}
 
 

@@ -23,10 +23,9 @@ def write_run(
     summary = make_summary(identity=identity, **keys)
     folder = results / "runs" / (group or summary["experiment"] or summary["algorithm"]) / identity
     folder.mkdir(parents=True)
-    config = {
-        key: summary[key] for key in ("nodes", "gpus_per_node", "workers", "seed", "epochs", "dataset", "experiment")
-    }
-    config |= {"algorithm": {"name": summary["algorithm"]}, "model": {"_target_": "models.mlp.MLP"}}
+    config = {key: summary[key] for key in ("nodes", "gpus_per_node", "batch_size", "seed", "epochs")}
+    config |= {"algorithm": {"_target_": "algorithms.sgp.SGP", "worker": "node"}, "model": {"_target_": "models.mlp"}}
+    config |= {"choices": {key: summary[key] for key in ("algorithm", "topology", "dataset", "model", "experiment")}}
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     state = {"status": status, "reason": reason, "updated": "2026-02-03T04:05:06+00:00", "pid": 1}
     (folder / "state.json").write_text(json.dumps(state))

@@ -3,7 +3,11 @@
 import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,8 +128,6 @@ def test_loader_processes_change_nothing_and_end(tree):
 @pytest.mark.multiproc
 def test_loader_processes_ignore_interrupts(tree):
     """Ctrl-C goes to the whole process group; the loaders go on until they are closed."""
-    import signal
-
     data = open_tree(tree, processes=1)
     batches = data.batches(GlobalBatches(data.train_labels, 0, 1, 4), 0, seed=0)
     batches(0)
@@ -135,6 +137,36 @@ def test_loader_processes_ignore_interrupts(tree):
         batches(draw)
     assert loader.is_alive()
     batches.close()
+
+
+TRAINING_PROCESS = """
+import multiprocessing, sys
+from runner.data.imagenet import imagenet
+from runner.data.sampling import GlobalBatches
+
+if __name__ == "__main__":
+    data = imagenet(root=sys.argv[1], crop=32, resize=36, loader_processes=1)
+    batches = data.batches(GlobalBatches(data.train_labels, 0, 1, 4), 0, seed=0)
+    batches(0)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.multiproc
+def test_loader_processes_end_when_their_training_process_is_killed(tree, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(TRAINING_PROCESS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, script, tree], **pipes, env=environment) as training:
+        loader = Path("/proc", training.stdout.readline().decode().strip())
+        assert loader.exists()
+        training.kill()
+    deadline = time.monotonic() + 10
+    while loader.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not loader.exists()
 
 
 def test_an_unreadable_image_is_named(tree, tmp_path):

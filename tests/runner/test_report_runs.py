@@ -36,7 +36,7 @@ def test_runs_are_found_at_any_depth(results: Path) -> None:
 def test_an_unfinished_run_is_described_by_its_configuration(results: Path) -> None:
     (run,) = find_runs(results, where=["status=failed"])
     assert run.summary is None
-    assert (run.values["algorithm"], run.values["nodes"], run.values["model"]) == ("sgp", 4, "mlp")
+    assert [run.values[key] for key in ("algorithm", "nodes", "workers", "model")] == ["sgp", 4, 4, "mlp"]
 
 
 @pytest.mark.parametrize(
