@@ -18,7 +18,7 @@ from runner.config import Config
 GROUPS = ("algorithm", "topology", "dataset", "sampling", "model", "problem", "optimizer", "schedule")
 OUTSIDE = {
     "choices", "launcher", "results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard",
-    "dataset.root", "dataset.download", "dataset.workers",
+    "dataset.root", "dataset.download", "dataset.loader_processes",
 }  # fmt: skip
 ALWAYS = {"nodes", "gpus_per_node", "epochs", "batch_size", "seed", "device", "backend"}
 LEDGER = Path(__file__).with_name("ledger.yaml")
@@ -36,13 +36,11 @@ def ledger() -> dict[str, dict[str, Any]]:
 
 def scoped(config: Config) -> dict[str, dict[str, Any]]:
     """The keys that may matter, by ledger section, dotted within it."""
-    sections: dict[str, dict[str, Any]] = {"": {}}
-    for key, value in config.items():
-        if key in GROUPS:
-            section = f"{key}/{config['choices'].get(key)}"
-            sections[section] = {k: v for k, v in flat(value) if f"{key}.{k}" not in OUTSIDE}
-        elif key not in OUTSIDE:
-            sections[""] |= dict(flat({key: value}))
+    top = {key: value for key, value in config.items() if key not in GROUPS and key not in OUTSIDE}
+    sections = {"": dict(flat(top))}
+    for group in GROUPS:
+        section = f"{group}/{config['choices'].get(group)}"
+        sections[section] = {k: v for k, v in flat(config[group]) if f"{group}.{k}" not in OUTSIDE}
     return sections
 
 

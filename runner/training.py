@@ -27,6 +27,7 @@ from runner.data.dataset import Batches, Dataset
 from runner.evaluation import Evaluator, gather
 from runner.graphs import make_graph
 from runner.identity import identity, variant
+from runner.lifeline import die_with_parent
 from runner.optimizer import LocalOptimizer
 from runner.prepare import make_algorithm, make_model, make_sampler, make_span
 from runner.problem import Problem, make_problem
@@ -44,8 +45,8 @@ def main_rank(folder: str) -> None:
     """
     run = Path(folder)
     rank = int(os.environ["RANK"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher hears Ctrl-C and ends its processes
-    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a rank at once, also inside torch
+    die_with_parent()
     log = (run / "log" / f"rank-{rank:05d}.log").open("a", buffering=1)
     os.dup2(log.fileno(), sys.stdout.fileno())
     os.dup2(log.fileno(), sys.stderr.fileno())
@@ -63,15 +64,6 @@ def main_rank(folder: str) -> None:
         }
         write_json(run / "log" / f"rank-{rank:05d}.error.json", report)
         raise
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, however that ends."""
-    if platform.system() == "Linux":
-        import ctypes
-
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _device(config: Config) -> torch.device:

@@ -16,12 +16,10 @@ from omegaconf import OmegaConf
 from runner.config import conf_dir
 from runner.identity import GROUPS, LEDGER, OUTSIDE, flat
 
-TOP_LEVEL_ONLY = {"defaults", "hydra", *GROUPS}
-
 
 def defaults_now() -> dict[str, dict[str, Any]]:
     """For the top level ("") and each `<group>/<option>`: key -> its default in conf/."""
-    sections = {"": _keys(conf_dir() / "config.yaml", "", TOP_LEVEL_ONLY)}
+    sections = {"": _keys(conf_dir() / "config.yaml", "", {"defaults", "hydra", *OUTSIDE})}
     for group in GROUPS:
         for path in sorted((conf_dir() / group).glob("*.yaml")):
             sections[f"{group}/{path.stem}"] = _keys(path, f"{group}.", {"defaults"})
@@ -31,9 +29,8 @@ def defaults_now() -> dict[str, dict[str, Any]]:
 def _keys(path: Any, prefix: str, left_out: set[str]) -> dict[str, Any]:
     content = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(content, dict)
-    kept = {key: value for key, value in content.items() if key not in left_out}
-    return {key: value for key, value in flat(kept) if f"{prefix}{key}".split(".")[0] not in OUTSIDE - {"dataset"}
-            and f"{prefix}{key}" not in OUTSIDE}
+    kept = {str(key): value for key, value in content.items() if key not in left_out}
+    return {key: value for key, value in flat(kept) if f"{prefix}{key}" not in OUTSIDE}
 
 
 def main() -> int:
@@ -48,7 +45,7 @@ def main() -> int:
                 entries[key] = default
                 print(f"{section or 'top level'}: {key} = {default}")
     if missing and "--check" not in sys.argv[1:]:
-        head = "# key -> the default it had when it was added; entries are never changed. See scripts/update_ledger.py.\n"
+        head = "# key -> its default when it was added. Entries never change: see scripts/update_ledger.py.\n"
         LEDGER.write_text(head + OmegaConf.to_yaml(OmegaConf.create(content)))
     return 1 if missing and "--check" in sys.argv[1:] else 0
 

@@ -7,7 +7,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 from runner.data.dataset import Batch, Batches, Normalisation, part_bounds
 from runner.data.files import DataError, base
 from runner.data.sampling import Sampler
+from runner.lifeline import die_with_parent
 from runner.randomness import stream_seed
 
 LAYOUT = "expected train/<class>/*.JPEG and val/<class>/*.JPEG with the same classes"
@@ -242,15 +242,7 @@ def _training_transform(crop: int) -> Any:
 def _start_loader(_: int) -> None:
     """The first thing in a loader process: it ends with its training process, and not on Ctrl-C.
 
-    Ctrl-C reaches the whole process group, but the training process decides when its loaders end. When that process
-    is killed, torch's own watchdog sees nothing: it looks at the parent, which is the forkserver and lives on.
+    Ctrl-C reaches the whole process group, but the training process decides when its loaders end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_training_process, daemon=True).start()
-
-
-def _end_with_training_process() -> None:
-    training_process = multiprocessing.parent_process()
-    assert training_process is not None
-    training_process.join()
-    os._exit(1)
+    die_with_parent()

@@ -41,16 +41,19 @@ def launch(folder: Path, config: Config) -> None:
 
     from runner.training import main_rank
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # what happened is told below, in our words
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         elastic_launch(_launch_config(folder, config), main_rank)(str(folder.resolve()))
     except ChildFailedError as error:
+        if any(failure.exitcode == -signal.SIGINT for failure in error.failures.values()):
+            raise InterruptedRunError("stopped by SIGINT") from error
         raise RunFailedError(_first_failure(folder, error)) from error
     except (SignalException, KeyboardInterrupt) as error:
         name = signal.Signals(getattr(error, "sigval", signal.SIGINT)).name
         raise InterruptedRunError(f"stopped by {name}") from error
     finally:
+        logging.disable(logging.NOTSET)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -89,8 +92,8 @@ def _launch_config(folder: Path, config: Config) -> Any:
 def _first_failure(folder: Path, error: Any) -> str:
     """What to tell of a failed run: the rank that failed first, and its traceback or its last words.
 
-    When one process goes, its neighbours soon fail too, with a broken connection: a process that was killed, or the
-    earliest exception, is the one to name.
+    When one process goes, its neighbours soon fail too, with a broken connection: a process that was killed, or left
+    without an exception, or else the earliest exception, is the one to name.
     """
     signals = {rank: -failure.exitcode for rank, failure in error.failures.items() if failure.exitcode < 0}
     killed = {rank: number for rank, number in signals.items() if number != signal.SIGTERM}  # SIGTERM came from us
@@ -99,8 +102,9 @@ def _first_failure(folder: Path, error: Any) -> str:
         rank, number = min(killed.items())
         words = (folder / "log" / f"rank-{rank:05d}.log").read_text().splitlines()[-LAST_LINES:]
         return "\n".join([f"rank {rank} was killed by {signal.Signals(number).name}", *words])
-    if reports:
+    silent = set(error.failures) - {report["rank"] for report in reports} - set(signals)
+    if reports and not silent:
         first = min(reports, key=lambda report: float(report["time"]))
         return f"rank {first['rank']}: {first['error']}\n{first['traceback']}".rstrip()
-    rank, failure = error.get_first_failure()
-    return f"rank {rank} ended with exit code {failure.exitcode}; see {os.path.relpath(folder / 'log')}"
+    rank = min(silent or error.failures)
+    return f"rank {rank} ended with exit code {error.failures[rank].exitcode}; see {os.path.relpath(folder / 'log')}"

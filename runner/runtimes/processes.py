@@ -6,6 +6,7 @@ gradient is the mean over them, and each carries its own share of every message,
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,12 @@ from runner.runtimes.driver import Request
 
 S = TypeVar("S")
 Batches = Callable[[int], tuple[Tensor, Tensor]]
+
+# BatchNorm buffers are each worker's own; torch renamed the switch, and warns of the old name, in 2.15.
+_ddp_settings = inspect.signature(DistributedDataParallel).parameters
+OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _ddp_settings else "broadcast_buffers": False
+}
 
 MOST_UNSENT = 4
 """Exchanges whose sending may lag behind: a worker that far ahead of a receiver waits for it."""
@@ -158,9 +165,9 @@ class ProcessWorker:
         reducer = DistributedDataParallel(
             self.problem.model,
             process_group=processes,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
             init_sync=False,
+            **OWN_BUFFERS,
         )
         if self._backward_done is None:
             self._backward_done = Mark(self.problem.device)

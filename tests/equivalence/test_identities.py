@@ -33,7 +33,8 @@ def test_sgp_on_the_complete_graph_is_allreduce_in_one_float32_step():
 @pytest.mark.parametrize("order", ["adapt_with_combine", "adapt_then_combine"])
 @pytest.mark.parametrize("optimizer", [HEAVY_BALL, NESTEROV], ids=["heavy-ball", "nesterov"])
 def test_dpsgd_with_one_worker_is_sgd(order, optimizer):
-    dpsgd = run("algorithm=dpsgd", f"algorithm.order={order}", "topology=ring", "nodes=1", *EXACT, *optimizer, steps=STEPS)
+    method = ("algorithm=dpsgd", f"algorithm.order={order}", "topology=ring")
+    dpsgd = run(*method, "nodes=1", *EXACT, *optimizer, steps=STEPS)
     sgd = run("algorithm=allreduce", "nodes=1", *EXACT, *optimizer, steps=STEPS)
     assert relative(dpsgd, sgd) <= 1e-9
 
