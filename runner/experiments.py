@@ -244,6 +244,45 @@ def curves(
         _put(text, output)
 
 
+def _complete_topology(incomplete: str) -> list[str]:
+    return [name for name in _topologies() if name.startswith(incomplete)]
+
+
+def _topologies() -> list[str]:
+    from runner.config import conf_dir
+
+    return sorted(path.stem for path in (conf_dir() / "topology").glob("*.yaml") if path.stem != "none")
+
+
+@app.command()
+def topology(
+    name: Annotated[str, typer.Argument(help="An option of conf/topology.", autocompletion=_complete_topology)],
+    workers: Annotated[int, typer.Option("--workers", "-n", help="How many workers.", min=1)] = 8,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of it, e.g. peers=3.", show_default=False)
+    ] = None,
+) -> None:
+    """A topology's mixing matrices, spectral gap and period.
+
+    experiments topology one_peer_exponential --workers 8
+    """
+    with _user_errors():
+        if name not in _topologies():
+            raise unknown_name("topology", name, _topologies())
+        from omegaconf import OmegaConf
+
+        from algorithms.topology import describe
+        from runner.config import conf_dir
+        from runner.graphs import make_schedule
+
+        node = OmegaConf.merge(
+            OmegaConf.load(conf_dir() / "topology" / f"{name}.yaml"), OmegaConf.from_dotlist(option or [])
+        )
+        container = OmegaConf.to_container(node)
+        assert isinstance(container, dict)
+        typer.echo(describe(make_schedule({str(k): v for k, v in container.items()}, workers, 1)))
+
+
 def main() -> None:
     """Entry point of the command `experiments`."""
     app()

@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from algorithms.topologies import sequence
 from algorithms.topology import Graph, Phases, Topology
 from runner.build import ConfigError, build
 from runner.config import Config
 
+if TYPE_CHECKING:
+    from algorithms.worker import Algorithm
+
 
 def make_topology(node: dict[str, Any], size: int) -> Topology:
-    """One topology, or a periodic sequence of them, for `size` workers."""
+    """One topology for `size` workers, or a periodic sequence of several."""
     if "sequence" in node:
-        parts = [make_topology(part, size) for part in node["sequence"]]
-        slots = tuple(slot for part in parts for slot in part.slots)
-        return Topology(name="sequence", slots=slots)
+        return sequence(size, [make_topology(part, size) for part in node["sequence"]])
     topology = build(node, "topology", size)
     assert isinstance(topology, Topology)
     return topology
 
 
-def make_graph(config: Config, algorithm: Any, size: int, iterations_per_epoch: int) -> Graph | None:
+def make_schedule(node: dict[str, Any], size: int, iterations_per_epoch: int) -> Topology | Phases:
+    """What a `topology` node describes: one topology, a sequence, or phases that begin at given epochs.
+
+    Raises:
+        ConfigError: the topology does not exist for this many workers, or the phases do not follow each other.
+    """
+    if "phases" not in node:
+        return make_topology(node, size)
+    phases = [
+        (phase["epoch"] * iterations_per_epoch, make_topology(phase["topology"], size)) for phase in node["phases"]
+    ]
+    try:
+        return Phases(tuple(phases))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def make_graph(config: Config, algorithm: Algorithm, size: int, iterations_per_epoch: int) -> Graph | None:
     """The graph of a run; None for a method that uses none.
 
     Raises:
-        ConfigError: the topology does not exist for this many workers or does not mix as the method needs.
+        ConfigError: see `make_schedule`; or the topology does not mix as the method needs.
     """
     node, name, method = config["topology"], config["choices"]["topology"], config["choices"]["algorithm"]
-    needs = algorithm.topology
-    if node.get("_target_") is None and "phases" not in node and "sequence" not in node:
-        if needs != "none":
+    if node.get("_target_") is None and not {"phases", "sequence"} & set(node):
+        if algorithm.topology != "none":
             raise ConfigError(f"topology={name}: {method} needs one, e.g. topology=ring")
         return None
-    if needs == "none":
+    if algorithm.topology == "none":
         raise ConfigError(f"topology={name}: {method} uses no topology; leave it out")
-    if "phases" in node:
-        phases = [(p["epoch"] * iterations_per_epoch, make_topology(p["topology"], size)) for p in node["phases"]]
-    else:
-        phases = [(0, make_topology(node, size))]
-    for _, topology in phases:
-        if needs == "doubly_stochastic" and not topology.doubly_stochastic:
-            raise ConfigError(
-                f"topology={name}: {method} needs a doubly stochastic mixing matrix, {topology.name} with {size} "
-                "workers is only column-stochastic; use topology=ring, complete or bipartite_exponential"
-            )
-    try:
-        return phases[0][1] if len(phases) == 1 else Phases(tuple(phases))
-    except ValueError as error:
-        raise ConfigError(f"topology={name}: {error}") from error
+    graph = make_schedule(node, size, iterations_per_epoch)
+    if algorithm.topology == "doubly_stochastic" and not graph.doubly_stochastic:
+        raise ConfigError(
+            f"topology={name}: {method} needs a doubly stochastic mixing matrix, and with {size} workers this one is "
+            "only column-stochastic; use topology=ring, complete or bipartite_exponential"
+        )
+    return graph

@@ -1,0 +1,120 @@
+"""Time per iteration of our methods against a plain hand-written DDP loop: same model, data and number of processes.
+
+    python scripts/benchmark_overhead.py [--pairs 7] [--case lenet resnet18]
+
+Whole runs of `run-experiment` and of scripts/plain_ddp.py alternate on 2 gloo processes; each gives its median time
+per iteration (the first 10 left out), each pair a ratio. Printed: median ratio with its range. Also what recorder and
+coroutine driver cost per step, measured apart. Absolute times are this machine's; quote ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+WARM_UP = 10
+CASES = {  # name: (overrides, iterations per run)
+    "lenet": (["dataset=fashion_mnist", "model=lenet", "batch_size=32", "dataset.train_samples=19200"], 300),
+    "resnet18": (["dataset=synthetic", "model=resnet18_cifar", "batch_size=32", "dataset.train_samples=1600"], 25),
+}
+
+
+def ours(algorithm: str, overrides: list[str], folder: Path) -> tuple[float, Path]:
+    """Median seconds per iteration of one run of ours, and the run's folder."""
+    command = [
+        *("run-experiment", f"algorithm={algorithm}", "nodes=2", "epochs=1", "device=cpu", "rerun=true"),
+        *("schedule=constant", f"results_dir={folder}", *overrides),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [run] = (folder / "runs" / algorithm).glob("[0-9a-f]*")
+    rows = [json.loads(line) for line in (run / "rank-00000.jsonl").read_text().splitlines()]
+    times = [row["time_s"] for row in rows]
+    return statistics.median(b - a for a, b in zip(times[WARM_UP:], times[WARM_UP + 1 :], strict=False)), run
+
+
+def plain(run: Path, iterations: int) -> float:
+    """Median seconds per iteration of the plain loop with the configuration of a run of ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "seconds.json"
+        command = [sys.executable, str(HERE / "plain_ddp.py"), str(run / "config.yaml"), str(iterations), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return statistics.median(json.loads(out.read_text())[WARM_UP:])
+
+
+def compare(case: str, algorithm: str, pairs: int) -> None:
+    overrides, iterations = CASES[case]
+    ratios, ours_s, plain_s = [], [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for pair in range(pairs):
+            if pair % 2:  # so that neither is always the second
+                b = plain(run, iterations)  # noqa: F821  bound in pair 0
+                a, run = ours(algorithm, overrides, folder)
+            else:
+                a, run = ours(algorithm, overrides, folder)
+                b = plain(run, iterations)
+            ratios.append(a / b)
+            ours_s.append(a)
+            plain_s.append(b)
+            print(f"  pair {pair + 1}: ours {1e3 * a:.2f} ms, plain {1e3 * b:.2f} ms, ratio {a / b:.3f}", flush=True)
+    print(
+        f"{case:9} {algorithm:10} / plain DDP: median ratio {statistics.median(ratios):.3f} "
+        f"(range {min(ratios):.3f} to {max(ratios):.3f}, {pairs} pairs; medians {1e3 * statistics.median(ours_s):.2f} "
+        f"and {1e3 * statistics.median(plain_s):.2f} ms)",
+        flush=True,
+    )
+
+
+def bookkeeping() -> None:
+    """Seconds that one step costs in the coroutine driver and in the recorder's row."""
+    from runner.results import RowWriter
+    from runner.runtimes.driver import Request, iterates
+
+    async def steps(count):  # type: ignore[no-untyped-def]
+        for step in range(count):
+            await Request(lambda: True)
+            await Request(lambda: None)
+            yield step
+
+    count = 20000
+    start = time.perf_counter()
+    for _ in iterates(steps(count)):
+        pass
+    driver_s = (time.perf_counter() - start) / count
+    row = {
+        **{"clock": "wall", "time_s": 12.345678, "worker": 0, "step": 123, "epoch": 1.2345, "samples": 12345},
+        **{"loss": 0.1234567, "lr": 0.05, "compute_s": 0.0123456, "wait_s": 0.0012345, "data_s": 1e-5, "bytes_sent": 9},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        writer = RowWriter(Path(name) / "rows.jsonl")
+        start = time.perf_counter()
+        for _ in range(count):
+            writer.write(row)
+        row_s = (time.perf_counter() - start) / count
+        writer.close()
+    print(f"per step: coroutine driver {1e6 * driver_s:.1f} us, one recorded row {1e6 * row_s:.1f} us")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--case", nargs="+", choices=sorted(CASES), default=sorted(CASES))
+    parser.add_argument("--algorithm", nargs="+", default=["allreduce", "sgp"])
+    arguments = parser.parse_args()
+    bookkeeping()
+    for case in arguments.case:
+        for algorithm in arguments.algorithm:
+            compare(case, algorithm, arguments.pairs)
+
+
+if __name__ == "__main__":
+    main()
