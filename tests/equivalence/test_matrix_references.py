@@ -1,0 +1,116 @@
+"""The methods against their matrix forms: X of shape (d, n) holds the workers' iterates, all in this one process.
+
+D-PSGD  adapt_with_combine  X <- X W - lr step(G, X)        weight decay at X, before mixing
+        adapt_then_combine  X <- (X - lr step(G, X)) W
+SGP     X <- (X - lr step(G(Z), X)) P^T,  w <- P w,  Z = X / w      weight decay at the numerator
+overlap=tau, merge=exact: what leaves at step k is added at step k + tau
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from harness import DOUBLE, SMALL, configure, relative, run_processes, trajectory
+from torch import Tensor
+
+from algorithms.topology import matrix
+from runner.config import Config
+from runner.data import load
+from runner.graphs import make_graph
+from runner.prepare import make_algorithm, make_model, make_sampler
+from runner.problem import make_problem
+
+pytestmark = pytest.mark.multiproc
+
+STEPS = 30
+SETTINGS = (*SMALL, *DOUBLE, "epochs=2", "schedule=constant", "optimizer.weight_decay=0.01")
+
+
+class Reference:
+    """Gradients and optimisers of all workers, one after the other; everything else is a matrix product."""
+
+    def __init__(self, config: Config) -> None:
+        dataset = load(config["dataset"]).to(dtype=torch.float64)
+        self.n = config["nodes"]
+        self.problem = make_problem(config, make_model(config, dataset), "cpu")
+        sampler = make_sampler(config, dataset)
+        self.batches = [dataset.batches(sampler, rank, config["seed"]) for rank in range(self.n)]
+        self.graph = make_graph(config, make_algorithm(config), self.n, sampler.iterations_per_epoch)
+        self.X = self.problem.initial()[:, None].repeat(1, self.n)
+        self.columns = [torch.nn.Parameter(self.X[:, i].clone()) for i in range(self.n)]
+        settings = {k: v for k, v in config["optimizer"].items() if k not in ("_target_", "reference_lr")}
+        self.optimizers = [torch.optim.SGD([column], **settings) for column in self.columns]
+
+    def P(self, k: int) -> Tensor:
+        assert self.graph is not None
+        return matrix(self.graph.at(k))
+
+    def stepped(self, X: Tensor, Z: Tensor, k: int) -> Tensor:
+        """X - lr step(G(Z), X), column by column."""
+        for i, column in enumerate(self.columns):
+            column.data = X[:, i].clone()
+            _, column.grad = self.problem.gradient(Z[:, i].contiguous(), self.batches[i](k))
+            self.optimizers[i].step()
+        return torch.stack([column.detach() for column in self.columns], 1)
+
+
+def dpsgd(reference: Reference, order: str) -> Tensor:
+    X, iterates = reference.X, []
+    for k in range(STEPS):
+        W, Y = reference.P(k), reference.stepped(X, X, k)
+        X = X @ W + (Y - X) if order == "adapt_with_combine" else Y @ W
+        iterates.append(X)
+    return torch.stack(iterates)
+
+
+def sgp(reference: Reference, overlap: int, biased: bool = False) -> Tensor:
+    n = reference.n
+    X, w, iterates = reference.X, torch.ones(n, dtype=torch.float64), []
+    leaving: list[tuple[Tensor, Tensor]] = []  # what each step sent, as it will be added
+    for k in range(STEPS):
+        Z = X if biased else X / w
+        Y, P = reference.stepped(X, Z, k), reference.P(k)
+        own = torch.diag(torch.diagonal(P))
+        leaving.append((Y @ (P - own).T, (P - own) @ w))
+        X, w = Y @ own.T, own @ w
+        if k >= overlap:
+            X, w = X + leaving[k - overlap][0], w + leaving[k - overlap][1]
+        iterates.append(X if biased else X / w)
+    return torch.stack(iterates)
+
+
+CASES: dict[str, tuple[tuple[str, ...], Callable[[Reference], Tensor]]] = {
+    "dpsgd-with-ring-3": (("algorithm=dpsgd", "topology=ring", "nodes=3"), lambda r: dpsgd(r, "adapt_with_combine")),
+    "dpsgd-then-bipartite-4": (
+        ("algorithm=dpsgd", "algorithm.order=adapt_then_combine", "nodes=4"),
+        lambda r: dpsgd(r, "adapt_then_combine"),
+    ),
+    "sgp-one-peer-4": (("algorithm=sgp", "nodes=4"), lambda r: sgp(r, 0)),
+    "sgp-star-3": (("algorithm=sgp", "topology=star", "nodes=3"), lambda r: sgp(r, 0)),
+    "osgp-1-one-peer-3": (
+        ("algorithm=sgp", "algorithm.overlap=1", "algorithm.merge=exact", "nodes=3"),
+        lambda r: sgp(r, 1),
+    ),
+    "osgp-2-star-4": (
+        ("algorithm=sgp", "algorithm.overlap=2", "algorithm.merge=exact", "topology=star", "nodes=4"),
+        lambda r: sgp(r, 2),
+    ),
+    "biased-osgp-1-one-peer-4": (
+        ("algorithm=sgp", "algorithm.overlap=1", "algorithm.merge=exact", "algorithm.biased=true", "nodes=4"),
+        lambda r: sgp(r, 1, biased=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", ["nesterov=true", "nesterov=false"])
+@pytest.mark.parametrize("case", CASES)
+def test_method_equals_its_matrix_form(case: str, optimizer: str) -> None:
+    overrides, reference = CASES[case]
+    config = configure(*overrides, *SETTINGS, f"optimizer.{optimizer}")
+    workers: list[Any] = run_processes(trajectory, config["nodes"], config, STEPS)
+    expected = reference(Reference(config))  # (steps, d, n)
+    for i, worker in enumerate(workers):
+        assert relative(worker["iterates"], expected[:, :, i]) <= 1e-12
