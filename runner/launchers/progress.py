@@ -56,7 +56,7 @@ def shown(folder: Path, title: str, epochs: int, console: Console) -> Iterator[N
             for evaluation in evaluations.new():
                 view.evaluated(evaluation)
                 if not live:
-                    console.print(f"{title}  {view.words()}", highlight=False)
+                    console.print(f"{title}  {view.words()}", highlight=False, markup=False, soft_wrap=True)
             view.trained(rows.new())
             if last:
                 return
