@@ -28,12 +28,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(names) or 'none'}"
 
 
-def locate(target: str, key: str) -> Callable[..., Any]:
+def locate(target: object, key: str) -> Callable[..., Any]:
     """The callable that `target` ("package.module.name") names.
 
     Raises:
         ConfigError: nothing of that name can be imported.
     """
+    if not isinstance(target, str):
+        raise ConfigError(f"{key}._target_={target}: must name what to call, as package.module.name")
     try:
         found = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
@@ -56,31 +58,33 @@ def build(node: Mapping[str, Any], key: str, *args: Any, **given: Any) -> Any:
     Raises:
         ConfigError: unknown key, wrong type, or a value the target refuses.
     """
-    target = locate(node["_target_"], key)
+    target = locate(node.get("_target_"), key)
     options = {name: value for name, value in node.items() if name != "_target_"}
-    _check_options(target, options, key)
+    _check_options(target, options, key, len(args), given)
     try:
         return target(*args, **options, **given)
     except ConfigError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
         message = str(error)
         names_its_key = re.match(r"[\w.]+=", message) or message.startswith(f"{key}.")
         raise ConfigError(message if names_its_key else f"{key}: {message}") from error
 
 
-def _check_options(target: Callable[..., Any], options: Mapping[str, Any], key: str) -> None:
-    signature = inspect.signature(target)
-    parameters = signature.parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+def _check_options(
+    target: Callable[..., Any], options: Mapping[str, Any], key: str, positional: int, given: Iterable[str]
+) -> None:
+    parameters = list(inspect.signature(target).parameters.values())[positional:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
+    settings = {p.name for p in parameters} - set(given)  # what is left for the configuration to say
     try:
         hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError):  # annotations that only a type checker can read
         hints = {}
     for name, value in options.items():
-        if name not in parameters:
-            raise ConfigError(f"{key}.{name}: {_title(target)} has no such setting; {nearest(name, parameters)}")
+        if name not in settings:
+            raise ConfigError(f"{key}.{name}: {_title(target)} has no such setting; {nearest(name, settings)}")
         if name in hints and not _fits(value, hints[name]):
             raise ConfigError(f"{key}.{name}={value!r}: must be {_spell(hints[name])}")
 

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from runner.build import nearest
+from runner.config import conf_dir
 
 CAUSES = (HydraException, OmegaConfBaseException)
 
@@ -20,7 +21,10 @@ def explain(error: BaseException, arguments: list[str]) -> str:
         link = link.__cause__ or link.__context__
     for link in chain:
         if isinstance(link, OverrideParseException):
-            return f"{link.override}: cannot be read; write key=value, lists as key=[1,2], sweeps (-m) as key=1,2"
+            return (
+                f"{link.override}: cannot be read; write key=value, lists as key=[1,2], sweeps (-m) as key=1,2, "
+                "values with other characters in two pairs of quotes, as key=\"'~/a b'\""
+            )
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             return _missing_option(link)
     for link in chain:
@@ -29,7 +33,17 @@ def explain(error: BaseException, arguments: list[str]) -> str:
             return f"{typed}: {_first_line(link)}"
         if isinstance(link, ConfigKeyError | ConfigAttributeError):
             return _unknown_key(link)
-    return _first_line(error)
+    return _in_our_words(_first_line(error), arguments)
+
+
+def _in_our_words(message: str, arguments: list[str]) -> str:
+    if message.startswith("Ambiguous value for argument"):
+        typed = message.partition("'")[2].rstrip("'")
+        return f"{typed}: several values are a sweep, which needs -m; a list is written key=[a,b]"
+    if message.startswith("Config group override"):
+        typed = next((a for a in arguments if (conf_dir() / a.lstrip("+").partition("=")[0]).is_dir()), "a group")
+        return f"{typed}: must be the name of an option; --help lists them"
+    return message
 
 
 def _missing_option(error: MissingConfigException) -> str:

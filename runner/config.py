@@ -60,6 +60,8 @@ CHOICES = {
     "evaluation.batch_norm": ("own", "average", "recalibrate"),
     "problem.dtype": ("float32", "float64"),
     "problem.autocast": (None, "bfloat16"),
+    "problem.channels_last": (False, True),
+    "problem.compile": (False, True),
     "algorithm.worker": ("node", "gpu"),
 }
 AT_LEAST = {
@@ -108,12 +110,16 @@ def from_composed(composed: DictConfig, choices: dict[str, str | None]) -> Confi
     for key, allowed in CHOICES.items():
         value = select(config, key)
         if value not in allowed and not (value is None and key == "algorithm.worker"):
-            raise ConfigError(f"{key}={value}: must be one of {', '.join(str(a or 'null') for a in allowed)}")
+            raise ConfigError(f"{key}={value}: must be one of {', '.join(map(_as_yaml, allowed))}")
     for key in ("optimizer.lr", "optimizer.reference_lr"):
         value = select(config, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6):
             raise ConfigError(f"{key}={value}: must be a positive number")
     return config
+
+
+def _as_yaml(value: str | bool | None) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
 def workers(config: Config) -> int:
@@ -123,7 +129,7 @@ def workers(config: Config) -> int:
 
 def gpus_per_worker(config: Config) -> int:
     """Processes that act as one worker: all of a node's, or one."""
-    return int(config["gpus_per_node"]) if config["algorithm"].get("worker", "node") == "node" else 1
+    return int(config["gpus_per_node"]) if (config["algorithm"].get("worker") or "node") == "node" else 1
 
 
 def ranks(config: Config) -> int:

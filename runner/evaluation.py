@@ -6,7 +6,6 @@ All processes take part, while the training clock stands still. Each worker scor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from runner.data.dataset import Batch, Batches, Dataset
 from runner.problem import Problem, Score
-from runner.results import Row
+from runner.results import Row, finite
 from runner.runtimes.processes import Mesh
 
 RECALIBRATION_BATCHES = 20
@@ -93,10 +92,10 @@ class Evaluator:
             "top1_workers_mean": float(top1.mean()),
             "top1_workers_std": float(top1.std(correction=0)),
             "top1_centre": None,
-            "loss_mean_model": _finite(mean_loss / samples),
-            "loss_workers_mean": _finite(float((scores[:, 2] / scores[:, 3]).mean())),
-            "consensus_distance": _finite(float(distances.mean())),
-            "consensus_distance_max": _finite(float(distances.max())),
+            "loss_mean_model": finite(mean_loss / samples),
+            "loss_workers_mean": finite(float((scores[:, 2] / scores[:, 3]).mean())),
+            "consensus_distance": finite(float(distances.mean())),
+            "consensus_distance_max": finite(float(distances.max())),
         }
 
 
@@ -106,8 +105,3 @@ def gather(row: list[float]) -> Tensor:
     rows = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(rows, mine)
     return torch.stack(rows)
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN: a diverged run's loss is null."""
-    return value if math.isfinite(value) else None

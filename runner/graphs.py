@@ -28,13 +28,18 @@ def make_schedule(node: dict[str, Any], size: int, iterations_per_epoch: int) ->
     Raises:
         ConfigError: the topology does not exist for this many workers, or the phases do not follow each other.
     """
-    if "phases" not in node:
-        return make_topology(node, size)
-    phases = [
-        (phase["epoch"] * iterations_per_epoch, make_topology(phase["topology"], size)) for phase in node["phases"]
-    ]
     try:
-        return Phases(tuple(phases))
+        if "phases" not in node:
+            return make_topology(node, size)
+        for phase in node["phases"]:
+            if set(phase) != {"epoch", "topology"}:
+                raise ConfigError(f"topology.phases: {phase} must hold `epoch` and `topology`, and nothing else")
+        return Phases(
+            [
+                (phase["epoch"] * iterations_per_epoch, make_topology(phase["topology"], size))
+                for phase in node["phases"]
+            ]
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

@@ -60,8 +60,17 @@ def content(config: Config) -> dict[str, Any]:
 
 def identity(config: Config) -> str:
     """12 hexadecimal digits."""
-    text = json.dumps(content(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_one_spelling(content(config)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _one_spelling(value: Any) -> Any:
+    """Whole numbers as ints: 1 and 1.0 are the same setting."""
+    if isinstance(value, dict):
+        return {key: _one_spelling(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_one_spelling(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def variant(config: Config) -> str:

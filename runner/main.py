@@ -1,7 +1,7 @@
 """run-experiment: compose with Hydra, check everything, then run.
 
 Hydra only composes. With one configuration or with -m, it calls `collect` for each cell; nothing starts before all
-cells are known and checked. No torch is imported before that.
+cells are known and checked. Hydra is imported when there is something to compose, torch when that is done.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
+from runner import help as helps
 from runner.build import ConfigError
 from runner.config import Config, Schema, conf_dir, from_composed
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 FLAGS_WITH_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
@@ -37,8 +38,11 @@ def main() -> None:
 
 
 def _main(arguments: list[str]) -> int:
+    if helps.asked(arguments):
+        print(helps.text(arguments), end="")
+        return 0
     composed = compose(arguments)
-    if not composed:  # --help, --cfg and the like have answered already
+    if not composed:  # --cfg and the like have answered already
         return 0
     from runner.launchers import local
 
@@ -62,6 +66,10 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
     Raises:
         ConfigError: an unknown group, option or key, a wrong type, a value out of range.
     """
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.hydra_config import HydraConfig
+
     from runner import complaints
 
     composed: list[tuple[DictConfig, dict[str, str | None], list[str]]] = []
@@ -69,6 +77,10 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
     def collect(cell: DictConfig) -> None:
         now = HydraConfig.get()
         composed.append((cell, dict(now.runtime.choices), [str(override) for override in now.overrides.task]))
+
+    for argument in arguments:
+        if argument.startswith("~"):  # a run that lacks a key is one from before the key was there: see runner.identity
+            raise ConfigError(f"{argument}: a key cannot be taken out; set it to the value that you want")
 
     ConfigStore.instance().store(name="schema", node=Schema)
     if str(Path.cwd()) not in sys.path:
@@ -79,7 +91,7 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
         argv, sys.argv = sys.argv, [sys.argv[0], *in_hydras_order(arguments)]
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(collect)()
-        except complaints.CAUSES as error:
+        except (*complaints.CAUSES, ValueError) as error:
             raise ConfigError(complaints.explain(error, arguments)) from error
         finally:
             sys.argv = argv

@@ -29,8 +29,9 @@ class LocalOptimizer:
         settings = {key: value for key, value in optimizer.items() if key != "reference_lr"}
         # A fused step reads and writes each vector once; the loop over tensors that is torch's default on CPUs does
         # so for every term of the update.
-        if "fused" in inspect.signature(locate(settings["_target_"], "optimizer")).parameters:
-            settings.setdefault("fused", True)
+        # It excludes torch's other implementations, should one of those be asked for.
+        if "fused" in inspect.signature(locate(settings.get("_target_"), "optimizer")).parameters:
+            settings.setdefault("fused", not (settings.get("foreach") or settings.get("differentiable")))
         self.optimizer: torch.optim.Optimizer = build(settings, "optimizer", [self.parameter])
         self.scheduler = scheduler(schedule, self.optimizer, span)
 

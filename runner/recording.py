@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.config import Config
-from runner.results import Row, RowWriter
+from runner.results import Row, RowWriter, finite
 from runner.runtimes.processes import Mesh, ProcessWorker
 
 COUNTERS = ("compute_s", "wait_s", "data_s", "bytes_sent")
@@ -50,7 +50,7 @@ class Recorder:
             "step": draw,
             "epoch": draw / self.per_epoch,
             "samples": draw * self.batch_size * self.ranks,
-            "loss": float(self.worker.loss),
+            "loss": finite(float(self.worker.loss)),
             "lr": self.worker.optimizer.lr,
         }
         totals = self._counters()
@@ -60,8 +60,9 @@ class Recorder:
         self.recorded_draw = draw
         self.rows.write(row)
         if self.board is not None:
-            self.board.add_scalar("loss/training", row["loss"], draw)
-            self.board.add_scalar("lr", row["lr"], draw)
+            for name, value in (("loss/training", row["loss"]), ("lr", row["lr"])):
+                if value is not None:
+                    self.board.add_scalar(name, value, draw)
 
     def _counters(self) -> dict[str, float]:
         split = self.worker.split

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -63,6 +64,11 @@ def write_state(folder: Path, status: str, reason: str | None = None, **more: An
     write_json(folder / "state.json", {"status": status, "reason": reason, "updated": updated, **more})
 
 
+def finite(value: float) -> float | None:
+    """JSON has no NaN: a diverged run's loss is null."""
+    return value if math.isfinite(value) else None
+
+
 def read_json(path: Path) -> Row | None:
     """The object in a JSON file; None where it is missing or unreadable."""
     try:
@@ -103,16 +109,30 @@ def lock(folder: Path) -> Iterator[bool]:
     """Hold the run against other launchers, on this machine or a shared file system; False where one holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f".{folder.name}.lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
+    file = _locked(path)
+    if file is None:
+        yield False
+        return
+    with file:
         try:
             yield True
         finally:
             path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The file, open and locked; None where another process holds it."""
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # its last holder removed it between our opening and our locking it
 
 
 class RowWriter:
@@ -121,7 +141,7 @@ class RowWriter:
     def __init__(self, path: Path, flush_s: float = 0.25) -> None:
         self.file: IO[str] = path.open("a", buffering=1 << 16)
         self.flush_s = flush_s
-        self.flushed = time.monotonic()
+        self.flushed = -flush_s  # the first row goes at once
 
     def write(self, row: Row) -> None:
         self.file.write(json.dumps(row) + "\n")

@@ -8,6 +8,7 @@ Any class of `torch.optim.lr_scheduler` can be named as `_target_` instead; it i
 from __future__ import annotations
 
 import bisect
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -89,9 +90,18 @@ class Cosine(Constant):
 
 
 def scheduler(node: dict[str, Any], optimizer: Any, span: Span) -> Any:
-    """The torch scheduler that a `schedule` node describes, to be stepped once per iteration."""
+    """The torch scheduler that a `schedule` node describes, to be stepped once per iteration.
+
+    Raises:
+        ConfigError: it refuses its settings, or wants to be told more than that a step was taken.
+    """
     from torch.optim.lr_scheduler import LambdaLR
 
-    if str(node["_target_"]).startswith("torch."):
-        return build(node, "schedule", optimizer)
+    if str(node.get("_target_")).startswith("torch."):
+        made = build(node, "schedule", optimizer)
+        if any(p.default is p.empty for p in inspect.signature(made.step).parameters.values()):
+            raise ConfigError(
+                f"schedule._target_={node['_target_']}: a schedule here is a function of the step alone; choose another"
+            )
+        return made
     return LambdaLR(optimizer, build(node, "schedule", span))

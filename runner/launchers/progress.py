@@ -97,7 +97,7 @@ class View:
 
     def words(self) -> str:
         parts = [f"epoch {self.row.get('epoch', 0):.1f}/{self.epochs}"]
-        if "loss" in self.row:
+        if self.row.get("loss") is not None:
             parts.append(f"loss {self.row['loss']:.3f}")
         if self.top1 is not None:
             parts.append(f"top-1 {100 * self.top1:.1f} %")

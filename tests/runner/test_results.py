@@ -10,10 +10,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from harness import configure
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.build import ConfigError
+from runner.identity import identity
 from runner.results import (
     RowWriter,
     check_writable,
@@ -174,14 +176,10 @@ def test_results_dir_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_a_run_lives_under_its_experiment_or_its_algorithm(tmp_path, monkeypatch):
-    from harness import configure
-
-    from runner.identity import identity
-
     plain = configure("nodes=2", results_dir=tmp_path)
     assert run_folder(plain) == tmp_path / "runs" / "allreduce" / identity(plain)
     named = configure("nodes=2", "experiment=demo", results_dir=tmp_path)
     assert run_folder(named) == tmp_path / "runs" / "demo" / identity(named)
     monkeypatch.setenv("HOME", str(tmp_path))
-    at_home = configure("nodes=2", results_dir="~/results")
+    at_home = configure("nodes=2", results_dir="'~/results'")
     assert run_folder(at_home).is_relative_to(tmp_path / "results")
