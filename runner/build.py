@@ -35,7 +35,7 @@ def locate(target: object, key: str) -> Callable[..., Any]:
         ConfigError: nothing of that name can be imported.
     """
     if not isinstance(target, str):
-        raise ConfigError(f"{key}._target_={target}: must name what to call, as package.module.name")
+        raise ConfigError(f"{key}._target_={target or 'null'}: must name what to call, as package.module.name")
     try:
         found = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:

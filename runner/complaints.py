@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from runner.build import nearest
-from runner.config import conf_dir
+from runner.build import ConfigError, nearest
+from runner.config import EvaluationSchema, Schema, conf_dir
 
 CAUSES = (HydraException, OmegaConfBaseException)
+
+
+def check_keys(composed: DictConfig) -> None:
+    """Hydra lets `+key=value` add any key, also to the nodes whose keys are known.
+
+    Raises:
+        ConfigError: a key that nobody reads.
+    """
+    for prefix, node, schema in (("", composed, Schema), ("evaluation.", composed.evaluation, EvaluationSchema)):
+        known = {field.name for field in fields(schema)}
+        for key in sorted(map(str, set(node) - known)):
+            raise ConfigError(f"{prefix}{key}: there is no such key; {nearest(key, known)}")
 
 
 def explain(error: BaseException, arguments: list[str]) -> str:

@@ -55,10 +55,9 @@ class Evaluator:
     def mean_over_workers(self, x: Tensor) -> Tensor:
         """Mean of the workers' vectors, summed in rank order in float64, (d,), the same on every process."""
         total = torch.zeros_like(x, dtype=torch.float64)
-        home = "cpu" if self.mesh.host_staged else x.device
         for worker in range(self.mesh.workers):
             turn = x.clone() if worker == self.mesh.worker else torch.empty_like(x)
-            turn = turn.to(home)
+            turn = turn.to(self.mesh.home(x.device))
             dist.broadcast(turn, src=worker * self.mesh.per_worker)
             total += turn.to(x.device)
         return total / self.mesh.workers
@@ -71,9 +70,9 @@ class Evaluator:
             self.problem.recalibrate(mean, (self.batches(draw) for draw in range(RECALIBRATION_BATCHES)))
         flat = torch.cat([buffer.reshape(-1) for buffer in buffers.values()])
         if self.batch_norm == "own":
-            home = flat.cpu() if self.mesh.host_staged else flat
-            dist.broadcast(home, src=0)
-            flat = home.to(flat.device)
+            first = flat.to(self.mesh.home(flat.device))
+            dist.broadcast(first, src=0)
+            flat = first.to(flat.device)
         else:
             flat = self.mean_over_workers(flat).to(flat.dtype)
         for buffer, piece in zip(buffers.values(), flat.split([b.numel() for b in buffers.values()]), strict=True):

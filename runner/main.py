@@ -7,10 +7,10 @@ cells are known and checked. Hydra is imported when there is something to compos
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 from runner import help as helps
@@ -46,6 +46,8 @@ def _main(arguments: list[str]) -> int:
         return 0
     from runner.launchers import local
 
+    # An exception that is raised while torch is imported may be swallowed there, so Ctrl-C leaves without one.
+    on_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     local.warm_up()  # loads torch in the server while this process loads it too
 
     from rich.console import Console
@@ -57,6 +59,7 @@ def _main(arguments: list[str]) -> int:
     cells = [(resolve(config), overrides) for config, overrides in composed]
     for line in announcements([config for config, _ in cells]):
         console.print(line, soft_wrap=True, markup=False)
+    signal.signal(signal.SIGINT, on_interrupt)
     return run_all(cells, console)
 
 
@@ -95,6 +98,8 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
             raise ConfigError(complaints.explain(error, arguments)) from error
         finally:
             sys.argv = argv
+    for cell, _, _ in composed:
+        complaints.check_keys(cell)
     return [(from_composed(cell, choices), overrides) for cell, choices, overrides in composed]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Problem:
         self.shapes = [p.shape for p in self.parameters]
         self.dropouts = dropout_layers(self.model)
         self.autocast = None if autocast is None else getattr(torch, autocast)
-        self.forward: Forward = torch.compile(self.model) if compile else self.model
+        self.forward: nn.Module = cast("nn.Module", torch.compile(self.model)) if compile else self.model
         self.x0 = self.flatten([p.detach() for p in self.parameters])
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import platform
 import signal
@@ -50,6 +51,7 @@ def main_rank(folder: str) -> None:
     log = (run / "log" / f"rank-{rank:05d}.log").open("a", buffering=1)
     os.dup2(log.fileno(), sys.stdout.fileno())
     os.dup2(log.fileno(), sys.stderr.fileno())
+    faulthandler.register(signal.SIGTERM, log, chain=True)  # a rank that is stopped says where it stood
     try:
         config = configs.load(run)
         device = _device(config)
@@ -63,6 +65,8 @@ def main_rank(folder: str) -> None:
             "traceback": traceback.format_exc(),
         }
         write_json(run / "log" / f"rank-{rank:05d}.error.json", report)
+        if isinstance(error, SystemExit):
+            os._exit(1)  # exit status 0 would pass for success
         raise
 
 

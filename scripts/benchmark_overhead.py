@@ -10,12 +10,14 @@ coroutine driver cost per step, measured apart. Absolute times are this machine'
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -37,17 +39,19 @@ def ours(algorithm: str, overrides: list[str], folder: Path) -> tuple[float, Pat
     [run] = (folder / "runs" / algorithm).glob("[0-9a-f]*")
     rows = [json.loads(line) for line in (run / "rank-00000.jsonl").read_text().splitlines()]
     times = [row["time_s"] for row in rows]
-    return statistics.median(b - a for a, b in zip(times[WARM_UP:], times[WARM_UP + 1 :], strict=False)), run
+    steps: list[float] = [b - a for a, b in itertools.pairwise(times[WARM_UP:])]
+    return statistics.median(steps), run
 
 
 def plain(run: Path, iterations: int) -> float:
     """Median seconds per iteration of the plain loop with the configuration of a run of ours."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "seconds.json"
-        command = [sys.executable, str(HERE / "plain_ddp.py"), str(run / "config.yaml"), str(iterations), str(out)]
+        command = [sys.executable, str(HERE / "plain_ddp.py"), str(run), str(iterations), str(out)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        return statistics.median(json.loads(out.read_text())[WARM_UP:])
+        seconds: list[float] = json.loads(out.read_text())
+        return statistics.median(seconds[WARM_UP:])
 
 
 def compare(case: str, algorithm: str, pairs: int) -> None:
@@ -55,9 +59,10 @@ def compare(case: str, algorithm: str, pairs: int) -> None:
     ratios, ours_s, plain_s = [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        _, run = ours(algorithm, overrides, folder)  # uncounted; its configuration is what the plain loop reads
         for pair in range(pairs):
             if pair % 2:  # so that neither is always the second
-                b = plain(run, iterations)  # noqa: F821  bound in pair 0
+                b = plain(run, iterations)
                 a, run = ours(algorithm, overrides, folder)
             else:
                 a, run = ours(algorithm, overrides, folder)
@@ -79,7 +84,7 @@ def bookkeeping() -> None:
     from runner.results import RowWriter
     from runner.runtimes.driver import Request, iterates
 
-    async def steps(count):  # type: ignore[no-untyped-def]
+    async def steps(count: int) -> AsyncGenerator[int, None]:
         for step in range(count):
             await Request(lambda: True)
             await Request(lambda: None)
@@ -91,8 +96,18 @@ def bookkeeping() -> None:
         pass
     driver_s = (time.perf_counter() - start) / count
     row = {
-        **{"clock": "wall", "time_s": 12.345678, "worker": 0, "step": 123, "epoch": 1.2345, "samples": 12345},
-        **{"loss": 0.1234567, "lr": 0.05, "compute_s": 0.0123456, "wait_s": 0.0012345, "data_s": 1e-5, "bytes_sent": 9},
+        "clock": "wall",
+        "time_s": 12.345678,
+        "worker": 0,
+        "step": 123,
+        "epoch": 1.2345,
+        "samples": 12345,
+        "loss": 0.1234567,
+        "lr": 0.05,
+        "compute_s": 0.0123456,
+        "wait_s": 0.0012345,
+        "data_s": 1e-5,
+        "bytes_sent": 9,
     }
     with tempfile.TemporaryDirectory() as name:
         writer = RowWriter(Path(name) / "rows.jsonl")

@@ -3,12 +3,13 @@
 Nothing of ours but the model and the batches: torch's DDP, torch.optim.SGD, a for-loop. Rank 0 writes the seconds of
 each iteration, as JSON, to the path given.
 
-    python scripts/plain_ddp.py CONFIG.yaml ITERATIONS OUT.json      # CONFIG: the frozen configuration of a run of ours
+    python scripts/plain_ddp.py RUN ITERATIONS OUT.json      # RUN: the folder of a run of ours, for its configuration
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -16,19 +17,17 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from runner import config as configs
 from runner.data import load
 from runner.prepare import make_model, make_sampler
 
 
-def process(rank: int, path: str, iterations: int, out: str) -> None:
+def process(rank: int, run: Path, iterations: int, out: str) -> None:
     torch.set_num_threads(1)
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(config, dict)
+    config = configs.load(run)
     dist.init_process_group("gloo", init_method=f"file://{out}.store", rank=rank, world_size=config["nodes"])
     dataset = load(config["dataset"])
     batches = dataset.batches(make_sampler(config, dataset), rank, config["seed"])
@@ -48,8 +47,20 @@ def process(rank: int, path: str, iterations: int, out: str) -> None:
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    run, iterations, out = sys.argv[1:]
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    settings_path, count, target = sys.argv[1:]
-    nodes = OmegaConf.load(settings_path).nodes
-    mp.start_processes(process, (settings_path, int(count), target), nprocs=nodes, start_method="spawn")
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=process, args=(rank, Path(run), int(iterations), out))
+        for rank in range(configs.load(Path(run))["nodes"])
+    ]
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join()
+    sys.exit(any(each.exitcode for each in processes))
+
+
+if __name__ == "__main__":
+    main()

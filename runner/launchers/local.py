@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 import signal
 from multiprocessing import forkserver
 from pathlib import Path
@@ -20,12 +21,16 @@ from runner.results import read_json
 
 PRELOAD = ["runner.preload"]
 LAST_LINES = 15
+LOST_CONNECTION = re.compile("(closed|reset) by peer|[Bb]roken pipe|Socket closed|remote process exited|recvBytes")
+"""In what a rank reports when another one is gone (gloo, NCCL, the store)."""
 
 
 def warm_up() -> None:
-    """Start the server that workers are forked from; it loads torch in the meantime."""
+    """Start the server that workers are forked from; it loads torch in the meantime, undisturbed by Ctrl-C."""
     multiprocessing.set_forkserver_preload(PRELOAD)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the server inherits
     forkserver.ensure_running()
+    signal.signal(signal.SIGINT, handler)
 
 
 def launch(folder: Path, config: Config) -> None:
@@ -51,6 +56,7 @@ def launch(folder: Path, config: Config) -> None:
         raise RunFailedError(_first_failure(folder, error)) from error
     except (SignalException, KeyboardInterrupt) as error:
         name = signal.Signals(getattr(error, "sigval", signal.SIGINT)).name
+        handlers = dict.fromkeys(handlers, signal.SIG_IGN)  # a second Ctrl-C leaves the end of this process alone
         raise InterruptedRunError(f"stopped by {name}") from error
     finally:
         logging.disable(logging.NOTSET)
@@ -92,19 +98,29 @@ def _launch_config(folder: Path, config: Config) -> Any:
 def _first_failure(folder: Path, error: Any) -> str:
     """What to tell of a failed run: the rank that failed first, and its traceback or its last words.
 
-    When one process goes, its neighbours soon fail too, with a broken connection: a process that was killed, or left
-    without an exception, or else the earliest exception, is the one to name.
+    Elastic launch names one process that has failed, stops the others with SIGTERM, and does not know the order: when
+    one process goes, its neighbours soon report a broken connection. The one to name was killed, or reports another
+    exception, or has left without a word.
     """
-    signals = {rank: -failure.exitcode for rank, failure in error.failures.items() if failure.exitcode < 0}
-    killed = {rank: number for rank, number in signals.items() if number != signal.SIGTERM}  # SIGTERM came from us
-    reports = [r for r in map(read_json, sorted((folder / "log").glob("rank-*.error.json"))) if r]
-    if killed:
-        rank, number = min(killed.items())
-        words = (folder / "log" / f"rank-{rank:05d}.log").read_text().splitlines()[-LAST_LINES:]
-        return "\n".join([f"rank {rank} was killed by {signal.Signals(number).name}", *words])
-    silent = set(error.failures) - {report["rank"] for report in reports} - set(signals)
-    if reports and not silent:
-        first = min(reports, key=lambda report: float(report["time"]))
-        return f"rank {first['rank']}: {first['error']}\n{first['traceback']}".rstrip()
-    rank = min(silent or error.failures)
-    return f"rank {rank} ended with exit code {error.failures[rank].exitcode}; see {os.path.relpath(folder / 'log')}"
+    log = folder / "log"
+    rank, failure = min(error.failures.items())
+    reports = sorted(filter(None, map(read_json, log.glob("rank-*.error.json"))), key=lambda report: report["time"])
+    if failure.exitcode < 0:
+        words = (log / f"rank-{rank:05d}.log").read_text().splitlines()[-LAST_LINES:]
+        return "\n".join([f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}", *words])
+    known = {report["rank"] for report in reports}
+    if rank not in known:
+        return f"rank {rank} ended with exit code {failure.exitcode}; see {os.path.relpath(log)}"
+    causes = [report for report in reports if not LOST_CONNECTION.search(report["error"])]
+    if not causes:
+        silent = {int(path.stem[5:]) for path in log.glob("rank-*.log") if not _was_stopped(path)} - known
+        if silent:
+            return f"rank {min(silent)} ended without an exception, or was killed; see {os.path.relpath(log)}"
+    first = (causes or reports)[0]
+    return f"rank {first['rank']}: {first['error']}\n{first['traceback']}".rstrip()
+
+
+def _was_stopped(log: Path) -> bool:
+    """Whether a rank's log ends with where it stood when it was stopped by SIGTERM: see `main_rank`."""
+    text = log.read_text(errors="replace")
+    return "(most recent call first)" in text and "Fatal Python error" not in text

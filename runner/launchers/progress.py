@@ -44,8 +44,16 @@ def shown(folder: Path, title: str, epochs: int, console: Console) -> Iterator[N
     """Show the run in `folder` while the block runs: a live bar on a terminal, else a line per evaluation."""
     done = threading.Event()
     live = console.is_terminal
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[words]}")]
-    progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not live)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[words]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=not live,
+    )
     task = progress.add_task(title, total=epochs, words="starting")
 
     def follow() -> None:

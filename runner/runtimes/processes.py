@@ -49,6 +49,10 @@ class Mesh:
         self.inside = dist.new_subgroups(per_worker)[0] if per_worker > 1 else None
         self.groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
 
+    def home(self, device: torch.device) -> torch.device:
+        """Where tensors of a device must be to travel."""
+        return torch.device("cpu") if self.host_staged else device
+
     def peer(self, worker: int) -> int:
         """The process of another worker that exchanges with this one: the same place in its row."""
         return worker * self.per_worker + self.lane
@@ -163,7 +167,7 @@ class ProcessWorker:
             members = [w * self.mesh.per_worker + lane for w in group.ranks for lane in range(self.mesh.per_worker)]
             processes = new_group(members)
         reducer = DistributedDataParallel(
-            self.problem.model,
+            self.problem.forward,
             process_group=processes,
             gradient_as_bucket_view=True,
             init_sync=False,
@@ -191,11 +195,11 @@ class ProcessWorker:
         return Request(lambda: self._timed(lambda: self._all_reduce(x, group)))
 
     def _all_reduce(self, x: Vector, group: Group) -> Vector:
-        share = self.share(x).clone()
+        share = self.share(x).clone().to(self.mesh.home(x.device))
         dist.all_reduce(share, group=self.mesh.across(group))
         share /= len(group.ranks)
         self.split.bytes_sent += all_reduce_bytes(share.nbytes, len(group.ranks))
-        return self.gathered(share, x.numel())
+        return self.gathered(share, x.numel()).to(x.device)
 
     def share(self, x: Vector) -> Tensor:
         """The part of a vector that this process carries for its worker, all parts padded to one length."""
@@ -272,7 +276,7 @@ class Exchange(Request[dict[int, Payload]]):
 
     def _pack(self, payload: Payload) -> list[Tensor]:
         """What travels: this process's share of each vector, then the scalars as one float64 tensor."""
-        home = torch.device("cpu") if self.worker.mesh.host_staged else self.device
+        home = self.worker.mesh.home(self.device)
         parts = [self.worker.share(part).to(home) for part in payload if isinstance(part, Tensor)]
         scalars = [part for part in payload if not isinstance(part, Tensor)]
         return parts + ([torch.tensor(scalars, dtype=torch.float64, device=home)] if scalars else [])
@@ -281,7 +285,7 @@ class Exchange(Request[dict[int, Payload]]):
         scalars = iter(parts[-1].tolist() if None in self.layout else [])
         shares = iter(parts)
         return tuple(
-            next(scalars) if length is None else self.worker.gathered(next(shares).to(self.device), length)
+            next(scalars) if length is None else self.worker.gathered(next(shares), length).to(self.device)
             for length in self.layout
         )
 
@@ -306,6 +310,6 @@ class Exchange(Request[dict[int, Payload]]):
             here = all(work.is_completed() for work in self.receives)
         if mesh.inside is None:
             return here
-        votes = torch.tensor([int(here)], device=self.device)
+        votes = torch.tensor([int(here)], device=mesh.home(self.device))
         dist.all_reduce(votes, op=dist.ReduceOp.MIN, group=mesh.inside)
         return bool(votes.item())

@@ -44,7 +44,7 @@ class Reference:
         settings = {k: v for k, v in config["optimizer"].items() if k not in ("_target_", "reference_lr")}
         self.optimizers = [torch.optim.SGD([column], **settings) for column in self.columns]
 
-    def P(self, k: int) -> Tensor:
+    def mixing(self, k: int) -> Tensor:
         assert self.graph is not None
         return matrix(self.graph.at(k))
 
@@ -60,7 +60,7 @@ class Reference:
 def dpsgd(reference: Reference, order: str) -> Tensor:
     X, iterates = reference.X, []
     for k in range(STEPS):
-        W, Y = reference.P(k), reference.stepped(X, X, k)
+        W, Y = reference.mixing(k), reference.stepped(X, X, k)
         X = X @ W + (Y - X) if order == "adapt_with_combine" else Y @ W
         iterates.append(X)
     return torch.stack(iterates)
@@ -72,7 +72,7 @@ def sgp(reference: Reference, overlap: int, biased: bool = False) -> Tensor:
     leaving: list[tuple[Tensor, Tensor]] = []  # what each step sent, as it will be added
     for k in range(STEPS):
         Z = X if biased else X / w
-        Y, P = reference.stepped(X, Z, k), reference.P(k)
+        Y, P = reference.stepped(X, Z, k), reference.mixing(k)
         own = torch.diag(torch.diagonal(P))
         leaving.append((Y @ (P - own).T, (P - own) @ w))
         X, w = Y @ own.T, own @ w

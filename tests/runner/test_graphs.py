@@ -56,7 +56,9 @@ def test_a_sequence_may_be_a_phase():
     assert [phases.at(k) for k in range(5)] == [ring, complete, ring, ring, ring]
 
 
-@pytest.mark.parametrize(("algorithm", "default"), [("sgp", "one_peer_exponential"), ("dpsgd", "bipartite_exponential")])
+@pytest.mark.parametrize(
+    ("algorithm", "default"), [("sgp", "one_peer_exponential"), ("dpsgd", "bipartite_exponential")]
+)
 def test_a_method_brings_its_default(algorithm, default):
     config = configure(f"algorithm={algorithm}", "nodes=4")
     assert graph(config, 1) == getattr(topologies, default)(4)
@@ -110,7 +112,7 @@ def test_what_mixes_doubly_is_not_refused(weights):
         ([{"epoch": 0}], r"topology\.phases: .* must hold `epoch` and `topology`"),
         ([{"epoch": 0, "topology": RING, "peers": 2}], r"topology\.phases: .* must hold `epoch` and `topology`"),
         ([{"epoch": 0, "topology": {**RING, "peers": 2}}], r"topology\.peers: ring has no such setting; .*directed"),
-        ([{"epoch": 0, "topology": {"_target_": None}}], r"topology\._target_=None: must name what to call"),
+        ([{"epoch": 0, "topology": {"_target_": None}}], r"topology\._target_=null: must name what to call"),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, list) else "",
 )
