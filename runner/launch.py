@@ -33,32 +33,62 @@ def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
     """
     exit_status = 0
     for index, (config, overrides) in enumerate(cells):
-        place = f"[{index + 1}/{len(cells)}] " if len(cells) > 1 else ""
-        folder = results.run_folder(config)
-        helper = bool(config["launcher"].get("node_rank"))  # another machine owns the run's folder
-        if results.status(folder) == "finished" and not config["rerun"]:
-            line = f"{place}{title(config)}: already finished, skipped (rerun=true runs it again)  {folder}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-            continue
-        with results.lock(folder) as mine:
-            if not mine and not helper:
-                line = f"{place}{title(config)}: is running in another process, skipped  {folder}"
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
-                continue
-            if not helper:
-                _create(folder, config, overrides)
-            try:
-                _run(folder, config, f"{place}{title(config)}", console)
-            except InterruptedRunError as error:
-                results.write_state(folder, "interrupted", str(error))
-                console.print(f"{place}{title(config)}: {error}; the same command runs it again", markup=False)
-                return 130
-            except RunFailedError as error:
-                results.write_state(folder, "failed", str(error))
-                console.print(f"{place}{title(config)}: failed  {folder}", style="red", markup=False, soft_wrap=True)
-                console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-                exit_status = 1
+        heading = (f"[{index + 1}/{len(cells)}] " if len(cells) > 1 else "") + title(config)
+        try:
+            if config["launcher"].get("node_rank"):
+                _help(config, heading, console)
+            else:
+                _run(config, overrides, heading, console)
+        except InterruptedRunError as error:
+            _say(console, f"{heading}: {error}; the same command runs it again")
+            return 130
+        except RunFailedError as error:
+            _say(console, f"{heading}: failed  {results.run_folder(config)}", style="red")
+            _say(console, str(error))
+            exit_status = 1
     return exit_status
+
+
+def _run(config: Config, overrides: list[str], heading: str, console: Console) -> None:
+    """Run one configuration in a folder of its own, unless that has been done or is being done."""
+    folder = results.run_folder(config)
+    with results.lock(folder) as mine:
+        if not mine:
+            _say(console, f"{heading}: is running in another process, skipped  {folder}")
+            return
+        if results.status(folder) == "finished" and not config["rerun"]:
+            _say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
+            return
+        _create(folder, config, overrides)
+        try:
+            with shown(folder, heading, config["epochs"], console):
+                local.launch(folder, config)
+            summary = results.read_json(folder / "summary.json")
+            if summary is None:
+                raise RunFailedError("all processes ended, but none wrote summary.json")
+        except InterruptedRunError as error:
+            results.write_state(folder, "interrupted", str(error))
+            raise
+        except RunFailedError as error:
+            results.write_state(folder, "failed", str(error))
+            raise
+        results.write_state(folder, "finished")
+    top1, epoch_s = 100 * summary["top1_mean_model"], summary["epoch_time_s"]
+    _say(console, f"{heading}: top-1 {top1:.2f} % (mean model)  epoch {epoch_s:.3g} s  {folder}")
+
+
+def _help(config: Config, heading: str, console: Console) -> None:
+    """This machine's part of a run whose folder belongs to the machine with node_rank 0."""
+    folder = results.run_folder(config)
+    if results.status(folder) == "finished" and not config["rerun"]:
+        _say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
+        return
+    local.launch(folder, config)
+    _say(console, f"{heading}: node {config['launcher']['node_rank']} has done its part  {folder}")
+
+
+def _say(console: Console, line: str, style: str | None = None) -> None:
+    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _create(folder: Path, config: Config, overrides: list[str]) -> None:
@@ -69,22 +99,6 @@ def _create(folder: Path, config: Config, overrides: list[str]) -> None:
     (folder / "overrides.txt").write_text("".join(f"{override}\n" for override in overrides))
     results.write_json(folder / "environment.json", environment())
     results.write_state(folder, "running")
-
-
-def _run(folder: Path, config: Config, heading: str, console: Console) -> None:
-    with shown(folder, heading, config["epochs"], console):
-        local.launch(folder, config)
-    summary = results.read_json(folder / "summary.json")
-    if summary is None:
-        raise RunFailedError("all processes ended, but none wrote summary.json")
-    results.write_state(folder, "finished")
-    console.print(
-        f"{heading}: top-1 {100 * summary['top1_mean_model']:.2f} % (mean model)  epoch {summary['epoch_time_s']:.3g} s"
-        f"  {folder}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
 
 
 def environment() -> results.Row:

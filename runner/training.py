@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import os
 import platform
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -36,6 +38,8 @@ from runner.recording import Recorder
 from runner.results import Row, write_json
 from runner.runtimes.driver import iterates
 from runner.runtimes.processes import Mesh, ProcessWorker
+
+SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
 
 def main_rank(folder: str) -> None:
@@ -82,13 +86,27 @@ def _device(config: Config) -> torch.device:
 @contextlib.contextmanager
 def _process_group(config: Config, device: torch.device) -> Iterator[None]:
     backend = "gloo" if config["backend"] == "gloo" else "cpu:gloo,cuda:nccl"
-    if not config["launcher"].get("rendezvous"):
-        # gloo otherwise asks the resolver for this host's name, which hangs where it has none.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # gloo otherwise asks the resolver for this host's name, which hangs where it has none.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(config["launcher"].get("rendezvous")))
     timeout = timedelta(seconds=config["launcher"]["timeout_s"])
     dist.init_process_group(backend, timeout=timeout, device_id=device if config["backend"] == "nccl" else None)
     yield
     dist.destroy_process_group()
+
+
+def _interface(rendezvous: str | None) -> str:
+    """The network interface from which this machine reaches the rendezvous (host:port); without one, loopback."""
+    if rendezvous is None:
+        return "lo"
+    host, _, port = rendezvous.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))  # of a datagram socket: sends nothing
+        address = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # an interface without an address
+                if fcntl.ioctl(probe, SIOCGIFADDR, name.encode().ljust(256, b"\0"))[20:24] == address:
+                    return name
+    return "lo"
 
 
 @dataclass
@@ -153,6 +171,8 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     final = recorder.evaluation(evaluator.evaluate(x))
     recorder.close()
     parts.batches.close()
+    has_buffers = bool(parts.problem.buffers())
+    final["batch_norm"] = config["evaluation"]["batch_norm"] if has_buffers else None
     _sum_up(config, folder, recorder, final, per_epoch)
 
 
@@ -184,7 +204,6 @@ def _sum_up(config: Config, folder: Path, recorder: Recorder, final: Row, per_ep
         "epochs": config["epochs"],
         "iterations": config["epochs"] * per_epoch,
         "evaluated_model": "mean",
-        "batch_norm": config["evaluation"]["batch_norm"],
         **final,
         "training_time_s": training_s,
         "epoch_time_s": iteration_s * per_epoch,

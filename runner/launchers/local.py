@@ -17,6 +17,7 @@ from typing import Any
 
 from runner.config import Config
 from runner.launchers import InterruptedRunError, RunFailedError
+from runner.launchers.meeting import meet
 from runner.results import read_json
 
 PRELOAD = ["runner.preload"]
@@ -47,21 +48,30 @@ def launch(folder: Path, config: Config) -> None:
     from runner.training import main_rank
 
     logging.disable(logging.CRITICAL)  # what happened is told below, in our words
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
+        if config["launcher"].get("rendezvous"):
+            meet(folder, config)
         elastic_launch(_launch_config(folder, config), main_rank)(str(folder.resolve()))
     except ChildFailedError as error:
         if any(failure.exitcode == -signal.SIGINT for failure in error.failures.values()):
             raise InterruptedRunError("stopped by SIGINT") from error
         raise RunFailedError(_first_failure(folder, error)) from error
-    except (SignalException, KeyboardInterrupt) as error:
-        name = signal.Signals(getattr(error, "sigval", signal.SIGINT)).name
+    except SignalException as error:
+        name = signal.Signals(error.sigval).name
         handlers = dict.fromkeys(handlers, signal.SIG_IGN)  # a second Ctrl-C leaves the end of this process alone
         raise InterruptedRunError(f"stopped by {name}") from error
     finally:
         logging.disable(logging.NOTSET)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _stop(number: int, _: object) -> None:
+    """What elastic launch does on a signal; it does so only once it is under way."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    raise SignalException("stopped", signal.Signals(number))
 
 
 def _launch_config(folder: Path, config: Config) -> Any:

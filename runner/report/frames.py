@@ -1,6 +1,7 @@
 """Summaries as a pandas frame, seeds folded into mean and standard deviation, and the settings that tell runs apart."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +133,8 @@ def setting_sentence(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> str:
         ("dataset", "{}"),
         ("model", "{}"),
         ("nodes", "{} node(s)"),
-        ("gpus_per_node", "{} GPU(s) per node"),
-        ("batch_size", "batch {} per GPU"),
+        ("gpus_per_node", "{} process(es) per node"),
+        ("batch_size", "batch {} per process"),
         ("global_batch_size", "{} in all"),
         ("epochs", "{} epoch(s)"),
         ("batch_norm", "batch norm statistics: {}"),
@@ -144,10 +145,8 @@ def setting_sentence(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> str:
             continue
         values = sorted(frame[key].dropna().unique(), key=natural_order)
         if values and not (key in ("nodes", "global_batch_size") and len(values) > 1):  # columns show them
-            plural = "" if values == [1] else "s"
-            parts.append(
-                form.format(shorten([f"{v:g}" if isinstance(v, float) else v for v in values])).replace("(s)", plural)
-            )
+            text = form.format(shorten([f"{v:g}" if isinstance(v, float) else v for v in values]))
+            parts.append(re.sub(r"\((e?s)\)", "" if values == [1] else r"\1", text))
     return ", ".join(parts)
 
 

@@ -44,13 +44,12 @@ def evaluate_apart(config: Config, steps: int) -> Report:
     buffers = {name: buffer.clone() for name, buffer in parts.problem.buffers().items()}
     version, value = x._version, x.clone()
     rows = {policy: evaluator(config, parts, policy).evaluate(x) for policy in POLICIES}
-    again = {policy: evaluator(config, parts, policy).evaluate(x) for policy in POLICIES}
     return {
         "x": value,
         "mean": evaluator(config, parts).mean_over_workers(x),
         "buffers": buffers,
         "rows": rows,
-        "same_again": rows == again,
+        "same_again": rows["own"] == evaluator(config, parts).evaluate(x),  # after the other policies
         "x_untouched": x._version == version and torch.equal(x, value),
         "buffers_untouched": all(torch.equal(buffers[name], b) for name, b in parts.problem.buffers().items()),
     }
@@ -74,6 +73,15 @@ def trajectories(config: Config, steps: int) -> list[Tensor]:
 
 
 # By hand ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As the workers have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class ByHand:
@@ -205,9 +213,10 @@ def test_the_processes_of_one_worker_share_the_work_and_find_the_same():
     by_two = run_processes(evaluate_apart, 2, pair, 0)[0]["rows"]["own"]
     by_one = run_processes(evaluate_apart, 1, single, 0)[0]["rows"]["own"]
     assert by_two["top1_mean_model"] == by_two["top1_workers_mean"] == by_one["top1_mean_model"]
-    for name, value in by_one.items():
-        assert by_two[name] == pytest.approx(value, rel=1e-12, abs=1e-12)
-    assert by_one["consensus_distance"] == by_one["top1_workers_std"] == 0
+    for name in ("loss_mean_model", "loss_workers_mean"):
+        assert by_two[name] == pytest.approx(by_one[name], rel=1e-12)
+    for row in (by_one, by_two):
+        assert row["consensus_distance"] == row["consensus_distance_max"] == row["top1_workers_std"] == 0
 
 
 @pytest.mark.parametrize(
@@ -221,7 +230,7 @@ def test_the_processes_of_one_worker_share_the_work_and_find_the_same():
 )
 def test_evaluation_never_changes_the_training(method):
     config = configure("nodes=2", "epochs=3", *method, *HEAVY_BALL)
-    for without, evaluated in run_processes(trajectories, ranks(config), config, 6):
-        assert without.shape[0] == 6
+    for without, evaluated in run_processes(trajectories, ranks(config), config, 3):
+        assert without.shape[0] == 3
         assert relative(without[-1], without[0]) > 0
         assert torch.equal(evaluated, without)

@@ -91,7 +91,7 @@ def test_allreduce_has_none():
         (("algorithm=sgp", "topology=ring", "topology.directed=1"), r"topology\.directed=1: must be true or false"),
         (("algorithm=sgp", "topology=sequence", "topology.sequence=[]"), r"topology\.sequence is empty"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_does_not_fit_is_refused(overrides, message):
     with pytest.raises(ConfigError, match=message):

@@ -20,6 +20,15 @@ SHAPES = {"mlp": (3, 8, 8), "lenet": (3, 16, 16), "resnet20": (3, 8, 8)}
 each_network = pytest.mark.parametrize("name", NETWORKS)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As a worker has; several would only get in each other's way here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def network(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -39,7 +39,7 @@ def small() -> Table:
 
 
 TITLE = (
-    "digits, mlp, 4 nodes, 1 GPU per node, batch 32 per GPU, 128 in all, 10 epochs, batch norm statistics: own, "
+    "digits, mlp, 4 nodes, 1 process per node, batch 32 per process, 128 in all, 10 epochs, batch norm statistics: own, "
     "local launcher, wall clock"
 )
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import configure
@@ -33,7 +34,7 @@ values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, 
 rows = st.lists(st.dictionaries(st.text(), values), max_size=8)
 
 
-def write(path: Path, content: list[dict]) -> None:
+def write(path: Path, content: list[dict[str, Any]]) -> None:
     writer = RowWriter(path)
     for row in content:
         writer.write(row)
@@ -158,6 +159,28 @@ def test_a_dead_holder_holds_nothing(tmp_path):
         other.communicate()
     with lock(tmp_path / "abc") as mine:
         assert mine
+
+
+CONTEND = """
+import sys
+from pathlib import Path
+from runner.results import lock
+folder, times = Path(sys.argv[1]), 0
+while times < 200:
+    with lock(folder) as mine:
+        if mine:
+            (folder.parent / "mark").touch(exist_ok=False)  # fails if another holder has put it there
+            (folder.parent / "mark").unlink()
+            times += 1
+"""
+
+
+def test_two_never_hold_it_at_once(tmp_path):
+    """The lock's file comes and goes under contention."""
+    command = [sys.executable, "-c", CONTEND, str(tmp_path / "abc")]
+    contenders = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[1] for process in contenders] == ["", "", ""]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_inside_releases_the_lock(tmp_path):

@@ -35,7 +35,7 @@ def rates(optimizer, schedule, steps: int) -> list[float]:
 
 
 class TestSteps:
-    """The papers' schedule: 8 nodes of 256 samples, a reference rate of 0.1, so lr is 0.8 and its warm-up starts at 0.1."""
+    """The papers' schedule: 8 nodes of 256 samples at 0.1 per 256 have lr 0.8, and their warm-up starts at 0.1."""
 
     @pytest.mark.parametrize(
         ("epoch", "lr"),
