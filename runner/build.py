@@ -23,9 +23,11 @@ class ConfigError(ValueError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: the nearest known ones, then all of them."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = [other for other in names if name and other.startswith(name)][:3]
+    close = close or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{hint}known: {', '.join(names) or 'none'}"
+    rest = f", and {len(names) - 40} more" if len(names) > 40 else ""
+    return f"{hint}known: {', '.join(names[:40]) or 'none'}{rest}"
 
 
 def locate(target: object, key: str) -> Callable[..., Any]:

@@ -55,6 +55,8 @@ def _resolve_launcher(config: Config) -> None:
                 f"for this machine's {os.cpu_count()} cores; launcher=local starts them all the same"
             )
         launcher["kind"] = "local"
+    if launcher["kind"] != "local":
+        raise ConfigError(f"launcher.kind={launcher['kind']}: is unknown; use launcher=auto or launcher=local")
     rendezvous, node_rank = launcher.get("rendezvous"), launcher.get("node_rank") or 0
     if rendezvous is None and node_rank != 0:
         raise ConfigError(f"launcher.node_rank={node_rank}: needs launcher.rendezvous=host:port, the address of node 0")

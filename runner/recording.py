@@ -27,9 +27,9 @@ class Recorder:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(folder / "tensorboard"))
-        self.recorded_draw = 0
+        self.recorded_draw, self.recorded_s = 0, 0.0
         self.recorded: dict[str, float] = dict.fromkeys(COUNTERS, 0)
-        self.warm_s: float | None = None  # when the warm-up was over, and at which draw
+        self.warm_s = 0.0 if self.warmup == 0 else None  # when the warm-up was over, and at which draw
         self.warm_draw = 0
         self.end_s = 0.0
 
@@ -57,7 +57,7 @@ class Recorder:
         for counter in COUNTERS:
             row[counter] = round(totals[counter] - self.recorded[counter], 7)
         self.recorded = totals
-        self.recorded_draw = draw
+        self.recorded_draw, self.recorded_s = draw, self.end_s
         self.rows.write(row)
         if self.board is not None:
             for name, value in (("loss/training", row["loss"]), ("lr", row["lr"])):
@@ -91,7 +91,7 @@ class Recorder:
         return [self.end_s, iteration_s, *self._counters().values()]
 
     def close(self) -> None:
-        if self.worker.draw > self.recorded_draw:
+        if self.end_s > self.recorded_s:  # steps since the last row, or messages collected at the end
             self._write(self.worker.draw)
         self.rows.close()
         if self.evaluations is not None:

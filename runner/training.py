@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
-import fcntl
 import os
 import platform
 import signal
-import socket
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +33,8 @@ from runner.problem import Problem, make_problem
 from runner.recording import Recorder
 from runner.results import Row, write_json
 from runner.runtimes.driver import iterates
+from runner.runtimes.group import process_group
 from runner.runtimes.processes import Mesh, ProcessWorker
-
-SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
 
 def main_rank(folder: str) -> None:
@@ -59,7 +54,7 @@ def main_rank(folder: str) -> None:
     try:
         config = configs.load(run)
         device = _device(config)
-        with _process_group(config, device):
+        with process_group(config, device):
             train(config, run, device)
     except BaseException as error:
         report = {
@@ -81,32 +76,6 @@ def _device(config: Config) -> torch.device:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
-
-
-@contextlib.contextmanager
-def _process_group(config: Config, device: torch.device) -> Iterator[None]:
-    backend = "gloo" if config["backend"] == "gloo" else "cpu:gloo,cuda:nccl"
-    # gloo otherwise asks the resolver for this host's name, which hangs where it has none.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(config["launcher"].get("rendezvous")))
-    timeout = timedelta(seconds=config["launcher"]["timeout_s"])
-    dist.init_process_group(backend, timeout=timeout, device_id=device if config["backend"] == "nccl" else None)
-    yield
-    dist.destroy_process_group()
-
-
-def _interface(rendezvous: str | None) -> str:
-    """The network interface from which this machine reaches the rendezvous (host:port); without one, loopback."""
-    if rendezvous is None:
-        return "lo"
-    host, _, port = rendezvous.rpartition(":")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, int(port)))  # of a datagram socket: sends nothing
-        address = socket.inet_aton(probe.getsockname()[0])
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):  # an interface without an address
-                if fcntl.ioctl(probe, SIOCGIFADDR, name.encode().ljust(256, b"\0"))[20:24] == address:
-                    return name
-    return "lo"
 
 
 @dataclass

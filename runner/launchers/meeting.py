@@ -1,4 +1,4 @@
-"""Several machines begin a run together without a scheduler: the same command typed on each, meeting in the run's folder.
+"""Several machines begin one run without a scheduler: the same command typed on each, meeting in the run's folder.
 
 The machine with node_rank 0 owns the folder. The run is queued until every other one has left its host's name in
 `log/`; only then does torch's rendezvous begin, which Ctrl-C cannot interrupt while someone is missing.

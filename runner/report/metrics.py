@@ -36,7 +36,11 @@ METRICS = {
 }
 DEFAULT_METRICS = (*("top1_mean_model", "epoch_time_s", "compute_share", "wait_share", "data_share", "bytes_sent"),)
 
-HEADERS = {"gpus_per_node": "processes per node", "batch_size": "batch per process", "global_batch_size": "global batch"}
+HEADERS = {
+    "gpus_per_node": "processes per node",
+    "batch_size": "batch per process",
+    "global_batch_size": "global batch",
+}
 
 
 def metric_of(key: str) -> Metric:

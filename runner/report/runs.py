@@ -3,7 +3,6 @@
 A report must come out whatever lies there: what cannot be read becomes a `Run` with a `problem`, never an exception.
 """
 
-import difflib
 import json
 import math
 import os
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from runner.build import nearest
 
 STATUSES = ("queued", "running", "finished", "failed", "interrupted")
 _RUN_FILES = {"config.yaml", "state.json", "summary.json"}
@@ -141,10 +142,7 @@ def read_evaluations(run: Run) -> tuple[list[dict[str, Any]], str | None]:
 
 def unknown_name(key: str, value: str, allowed: Sequence[str]) -> ValueError:
     """The error for a name that does not exist: the key, the value, the nearest names and all that are allowed."""
-    close = [name for name in allowed if value and name.startswith(value)][:3]
-    close = close or difflib.get_close_matches(value, allowed, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    return ValueError(f"{key}: there is no {value!r}.{hint} Allowed: {shorten(allowed, 40)}")
+    return ValueError(f"{key}: there is no {value!r}; {nearest(value, allowed)}")
 
 
 def natural_order(value: Any) -> tuple[int, float, str]:

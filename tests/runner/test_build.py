@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.build import ConfigError, build, locate, nearest
@@ -102,6 +102,7 @@ def test_what_does_not_fit_is_refused(settings, message):
     assert str(caught.value).startswith(message)
 
 
+@settings(deadline=None)
 @given(st.integers() | st.floats() | st.booleans() | st.none() | st.text(max_size=3))
 def test_a_plain_type_takes_its_own_values_only(value):
     """Booleans are no numbers, and whole numbers are numbers."""

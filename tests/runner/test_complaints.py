@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.build import ConfigError
@@ -16,6 +16,7 @@ flags = st.sampled_from([["-m"], ["--multirun"], ["--help"], ["--config-dir=d"]]
 ).map(list)
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(lambda override: [override], overrides) | flags))
 def test_overrides_go_before_flags_in_the_order_they_were_typed(pieces):
     typed = [argument for piece in pieces for argument in piece]

@@ -114,7 +114,7 @@ def test_lr_is_that_of_the_next_step():
     assert seen == pytest.approx([0.15, 0.18, 0.21, 0.24, 0.27, *[0.3] * 5, *[0.03] * 10])
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.floats(0.01, 1), st.floats(0, 0.99), st.floats(0, 0.1), st.integers(0, 2**31))
 def test_heavy_ball_and_nesterov_are_linear_in_the_gradient(lr, momentum, weight_decay, seed):
     """Why averaging parameters and averaging gradients give the same iterates: see algorithms/allreduce.py."""

@@ -114,7 +114,7 @@ def test_what_is_no_algorithm_is_refused():
         (("model.hidden=[0]",), r"model\.hidden=\[0\] must be a list of positive integers"),
         (("dataset.train_samples=0",), r"^dataset\.train_samples=0: must be between 1 and 1437, or null"),
         (("dataset=fashion_mnist", "dataset.root=/no/such/folder"), r"^dataset\.root=/no/such/folder: "),
-        (("nodes=2000",), r"^nodes=2000 gpus_per_node=1: 2000 processes are too many .* launcher=local"),
+        (("nodes=100000",), r"^nodes=100000 gpus_per_node=1: 100000 processes are too many .* launcher=local"),
         ((f"threads_per_worker={1 + (os.cpu_count() or 1)}",), r"^threads_per_worker=\d+: this machine has \d+ cores"),
         (("launcher=local", "launcher.node_rank=1"), r"^launcher\.node_rank=1: needs launcher\.rendezvous=host:port"),
         (("launcher=local", "launcher.rendezvous=here"), r"^launcher\.rendezvous=here: must be host:port, e\.g\."),

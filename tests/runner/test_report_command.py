@@ -88,13 +88,13 @@ def test_curves(results: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["table", "--values", "top1_mean"], 2, "Did you mean top1_mean_model"),
-        (["table", "--by", "node"], 2, "Did you mean nodes"),
+        (["table", "--values", "top1_mean"], 2, "did you mean top1_mean_model"),
+        (["table", "--by", "node"], 2, "did you mean nodes"),
         (["table", "--rows", "nodes"], 2, "--rows and --columns go together"),
         (["table", "--by", "nodes", "--rows", "seed", "--columns", "nodes"], 2, "one or the other"),
         (["table", "--where", "nodes=5"], 1, "nodes is 4"),
-        (["table", "spg"], 2, "Did you mean sgp"),
-        (["list", "--status", "fail"], 2, "Did you mean failed"),
+        (["table", "spg"], 2, "did you mean sgp"),
+        (["list", "--status", "fail"], 2, "did you mean failed"),
         (["list", "--status", "queued"], 1, "no run is queued"),
         (["plot", "--y", "lss"], 2, "'top1', 'loss'"),
         (["plot", "-o", "a.gif"], 2, ".png, .pdf, .svg"),

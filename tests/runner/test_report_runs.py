@@ -63,14 +63,14 @@ def test_text_that_looks_like_a_number_is_text(tmp_path: Path) -> None:
 
 def test_wrong_filters_are_named_with_what_is_allowed(results: Path) -> None:
     runs = find_runs(results)
-    with pytest.raises(ValueError, match=r"--where: there is no 'node'\. Did you mean nodes\?"):
+    with pytest.raises(ValueError, match=r"--where: there is no 'node'; did you mean nodes\?"):
         filter_runs(runs, ["node=4"])
     with pytest.raises(ValueError, match="write key=value"):
         filter_runs(runs, ["nodes"])
     with pytest.raises(LookupError, match="no run with nodes=5; nodes is 4, 8"):
         filter_runs(runs, ["nodes=5"])
     with pytest.raises(
-        ValueError, match=r"experiment: there is no 'spg'\. Did you mean sgp.*Allowed: allreduce, sgp, sgp/table1"
+        ValueError, match=r"experiment: there is no 'spg'; did you mean sgp.*known: allreduce, sgp, sgp/table1"
     ):
         find_runs(results, "spg")
     with pytest.raises(ValueError, match="experiment"):
@@ -79,7 +79,7 @@ def test_wrong_filters_are_named_with_what_is_allowed(results: Path) -> None:
 
 def test_the_nearest_name_comes_first() -> None:
     message = str(unknown_name("--values", "top1", ["loss", "top1_mean_model", "top1_centre"]))
-    assert message.startswith("--values: there is no 'top1'. Did you mean top1_mean_model or top1_centre?")
+    assert message.startswith("--values: there is no 'top1'; did you mean top1_centre or top1_mean_model?")
 
 
 @pytest.mark.parametrize("folder", ["", "runs", "runs/sgp"])

@@ -206,9 +206,9 @@ def test_rows_that_hide_more_than_seeds_say_so() -> None:
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     frame = frames.summaries([finished()])
-    with pytest.raises(ValueError, match=r"--values: there is no 'top1_mean'\. Did you mean top1_mean_model"):
+    with pytest.raises(ValueError, match=r"--values: there is no 'top1_mean'; did you mean top1_mean_model"):
         tables.comparison(frame, values=["top1_mean"])
-    with pytest.raises(ValueError, match=r"--by: there is no 'node'\. Did you mean nodes"):
+    with pytest.raises(ValueError, match=r"--by: there is no 'node'; did you mean nodes"):
         tables.comparison(frame, by=["node"])
     with pytest.raises(ValueError, match="--rows and --columns are both nodes"):
         tables.pivot(frame, "nodes", "nodes")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness import configure
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.build import ConfigError
@@ -31,6 +31,7 @@ from runner.results import (
 )
 
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 rows = st.lists(st.dictionaries(st.text(), values), max_size=8)
 
 
@@ -41,6 +42,7 @@ def write(path: Path, content: list[dict[str, Any]]) -> None:
     writer.close()
 
 
+@patient
 @given(rows, rows)
 def test_rows_are_appended_and_come_back(first, second):
     with tempfile.TemporaryDirectory() as folder:
@@ -52,6 +54,7 @@ def test_rows_are_appended_and_come_back(first, second):
         assert list(read_rows(path)) == first + second
 
 
+@patient
 @given(rows, st.data())
 def test_a_file_cut_anywhere_gives_the_rows_that_are_whole(content, data):
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from harness import configure
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
@@ -112,6 +112,7 @@ class TestConstant:
         assert {factor(step) for step in range(40)} == {1.0}
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([Constant, Steps, Cosine]),
     st.integers(1, 100),

@@ -1,0 +1,44 @@
+"""The process group of a run: which backend, which network interface, how long to wait."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from runner.config import Config
+
+SIOCGIFADDR = 0x8915  # Linux: the address of an interface
+
+
+@contextlib.contextmanager
+def process_group(config: Config, device: torch.device) -> Iterator[None]:
+    """Join this process, whose place torch's elastic launch has put into the environment, to those of its run."""
+    backend = "gloo" if config["backend"] == "gloo" else "cpu:gloo,cuda:nccl"
+    # gloo otherwise asks the resolver for this host's name, which hangs where it has none.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(config["launcher"].get("rendezvous")))
+    timeout = timedelta(seconds=config["launcher"]["timeout_s"])
+    dist.init_process_group(backend, timeout=timeout, device_id=device if config["backend"] == "nccl" else None)
+    yield
+    dist.destroy_process_group()
+
+
+def _interface(rendezvous: str | None) -> str:
+    """The network interface from which this machine reaches the rendezvous (host:port); without one, loopback."""
+    if rendezvous is None:
+        return "lo"
+    host, _, port = rendezvous.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))  # of a datagram socket: sends nothing
+        address = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # an interface without an address
+                if fcntl.ioctl(probe, SIOCGIFADDR, name.encode().ljust(256, b"\0"))[20:24] == address:
+                    return name
+    return "lo"
