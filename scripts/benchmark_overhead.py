@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 WARM_UP = 10
 CASES = {  # name: (overrides, iterations per run)
     "lenet": (["dataset=fashion_mnist", "model=lenet", "batch_size=32", "dataset.train_samples=19200"], 300),
-    "resnet18": (["dataset=synthetic", "model=resnet18_cifar", "batch_size=32", "dataset.train_samples=1600"], 25),
+    "resnet18": (["dataset=synthetic", "model=resnet18_cifar", "batch_size=32", "dataset.train_samples=1280"], 20),
 }
 
 

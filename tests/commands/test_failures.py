@@ -1,4 +1,4 @@
-"""A worker that raises, is killed or leaves: the run has failed, the first rank to fail is named, nobody stays behind."""
+"""A worker raises, is killed or leaves: the run has failed, the first rank to fail is named, nobody stays behind."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOW = ["raises", "killed", "leaves", "pretends", "exits", "never"]
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
-    """A sweep over the ways in which rank 1 may end; the last is a good one. (`finish` sees that no process is left.)"""
+    """A sweep over the ways in which rank 1 may end, the last a good one. (`finish` sees that no process is left.)"""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "breaks.py").write_text(BREAKS)
     (folder / "conf/algorithm").mkdir(parents=True)

@@ -1,0 +1,83 @@
+"""What a run shows while it trains: a bar on a terminal, plain lines elsewhere; and TensorBoard's event files."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from commandline import BIN, Done, content, environment, rows, the_run
+
+pytestmark = pytest.mark.multiproc
+
+RUN = ("algorithm=sgp", "nodes=2", "device=cpu", "epochs=40", "evaluation.every=10", "model.hidden=[64]")
+
+
+def on_a_terminal(*arguments: str, cwd: Path) -> tuple[int, str]:
+    """Type a command on a pseudo-terminal; its exit status and all that it drew, without colours and movements."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [str(BIN / "run-experiment"), *arguments],
+        cwd=cwd,
+        env=environment(TERM="xterm-256color", COLUMNS="160"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    drawn = b""
+    while True:
+        try:
+            piece = os.read(master, 1 << 16)
+        except OSError:  # the last one on the other side has gone
+            break
+        if not piece:
+            break
+        drawn += piece
+    os.close(master)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode())
+    return process.wait(), text
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    board = ("tensorboard=true",) if importlib.util.find_spec("tensorboard") else ()
+    status, drawn = on_a_terminal(*RUN, *board, cwd=tmp_path)
+    assert status == 0
+    frames = re.split(r"[\r\n]+", drawn)
+    [*_, shown] = [frame for frame in frames if "samples/s" in frame]
+    assert re.search(
+        r"sgp 2 nodes seed 0 .* epoch \d+\.\d/40  loss \d\.\d+  top-1 \d+\.\d %  [\d,]+ samples/s \d:\d\d:\d\d left",
+        shown,
+    ), shown
+    summary = content(the_run(tmp_path) / "summary.json")
+    end = next(frame for frame in frames if "(mean model)" in frame)
+    assert f"top-1 {100 * summary['top1_mean_model']:.2f} %" in end
+    assert f"epoch {summary['epoch_time_s']:.3g} s" in end
+    assert str(the_run(tmp_path).relative_to(tmp_path)) in end
+    if board:
+        assert_event_files(the_run(tmp_path))
+
+
+def assert_event_files(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert {"loss/training", "lr", "evaluation/top1_mean_model"} <= set(events.Tags()["scalars"])
+    top1 = [event.value for event in events.Scalars("evaluation/top1_mean_model")]
+    assert top1 == pytest.approx([row["top1_mean_model"] for row in rows(run / "evaluations.jsonl")])
+
+
+def test_lines_elsewhere(swept: tuple[Path, Done]) -> None:
+    lines = swept[1].lines
+    shown = [
+        line for line in lines if re.match(r"\[3/6\] dpsgd 2 nodes seed 0  epoch [23]\.0/3  .*top-1 \d+\.\d %", line)
+    ]
+    assert len(shown) == 2  # one for each evaluation
+    assert "\x1b" not in swept[1].stdout
+    assert lines[0].startswith("batch 32 per process, 64 in all; lr 0.025 = reference_lr 0.1 x 64 / 256")

@@ -1,0 +1,159 @@
+"""Wrong input is refused before anything is launched: key, value, what is allowed, what to do, in one or two lines."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from commandline import type_in
+
+from runner.main import main
+
+# What is typed, and what the message must hold.
+NAMES = {
+    "algorithm=sgpp": ["algorithm=sgpp", "did you mean sgp?", "known: allreduce, dpsgd, sgp"],
+    "algorithm=sgp topology=rign": ["topology=rign", "did you mean ring?", "one_peer_exponential"],
+    "dataset=fashion-mnist": ["dataset=fashion-mnist", "did you mean fashion_mnist?", "digits"],
+    "model=resnet21": ["model=resnet21", "did you mean resnet20", "lenet"],
+    "optimizer=sdg": ["optimizer=sdg", "did you mean sgd?", "adamw"],
+    "schedule=cosin": ["schedule=cosin", "did you mean cosine?"],
+    "sampling=skewed": ["sampling=skewed", "label_skew"],
+    "launcher=locale": ["launcher=locale", "did you mean local?", "auto"],
+    "experiment=dmeo": ["experiment=dmeo", "did you mean demo?"],
+    "nodez=4": ["nodez", "did you mean nodes"],
+    "+nodez=4": ["nodez", "no such key", "did you mean nodes"],
+    "+evaluation.evry=2": ["evaluation.evry", "did you mean every?"],
+    "algorithm=sgp algorithm.overlapp=1": ["algorithm.overlapp", "did you mean overlap?"],
+    "optimizer.momentun=0.5": ["optimizer.momentun", "did you mean momentum?", "weight_decay"],
+    "+optimizer.momentun=0.5": ["optimizer.momentun", "did you mean momentum?"],
+    "model.hiden=[3]": ["model.hiden", "did you mean hidden?"],
+    "algorithm._target_=nowhere.Method": ["algorithm._target_=nowhere.Method", "cannot be imported", "PYTHONPATH"],
+    "~nodes": ["~nodes", "set it"],
+}
+TYPES = {
+    "nodes=four": ["nodes=four", "Integer"],
+    "nodes=2.5": ["nodes=2.5", "Integer"],
+    "nodes=null": ["nodes=null", "not Optional"],
+    "algorithm=3": ["algorithm=3", "name"],
+    "seed=x": ["seed=x", "Integer"],
+    "rerun=maybe": ["rerun=maybe", "bool"],
+    "optimizer.lr=fast": ["optimizer.lr=fast", "positive number"],
+    "optimizer.momentum=lots": ["optimizer.momentum='lots'", "a number"],
+    "optimizer.nesterov=perhaps": ["optimizer.nesterov='perhaps'", "true or false"],
+    "algorithm=sgp algorithm.overlap=x": ["algorithm.overlap='x'", "a whole number"],
+    "problem.compile=sure": ["problem.compile=sure", "false, true"],
+    "nodes=2,4": ["nodes=2,4", "-m"],
+    "'optimizer={a'": ["optimizer={a", "key=value"],
+    "nodes": ["nodes: cannot be read", "key=value"],
+}
+VALUES = {
+    "nodes=0": ["nodes=0", "1 or more"],
+    "nodes=-2": ["nodes=-2", "1 or more"],
+    "gpus_per_node=0": ["gpus_per_node=0", "1 or more"],
+    "epochs=0": ["epochs=0", "1 or more"],
+    "epochs=-1": ["epochs=-1", "1 or more"],
+    "batch_size=0": ["batch_size=0", "1 or more"],
+    "optimizer.lr=0": ["optimizer.lr=0", "positive"],
+    "optimizer.lr=-0.1": ["optimizer.lr=-0.1", "positive"],
+    "optimizer.lr=nan": ["optimizer.lr=nan", "positive"],
+    "optimizer.lr=null optimizer.reference_lr=null": ["optimizer.lr=null", "optimizer.reference_lr"],
+    "seed=-1": ["seed=-1", "0 or more"],
+    "device=gpu": ["device=gpu", "auto, cpu, cuda"],
+    "backend=mpi": ["backend=mpi", "auto, gloo, nccl"],
+    "evaluation.batch_norm=mine": ["evaluation.batch_norm=mine", "own, average, recalibrate"],
+    "algorithm=sgp algorithm.overlap=-1": ["algorithm.overlap=-1", ">= 0"],
+    "algorithm=sgp algorithm.merge=now": ["algorithm.merge='now'", "arrived, exact"],
+    "algorithm=dpsgd algorithm.order=any": ["algorithm.order='any'", "adapt_with_combine, adapt_then_combine"],
+    "schedule.final_factor=2": ["schedule.final_factor=2", "between 0 and 1"],
+    "launcher=local launcher.node_rank=1": ["launcher.node_rank=1", "launcher.rendezvous=host:port"],
+    "launcher=local launcher.rendezvous=here": ["launcher.rendezvous=here", "host:port"],
+}
+COMBINATIONS = {
+    "algorithm=sgp topology=hypercube nodes=3": ["topology=hypercube", "power of two", "got 3", "use 2 or 4"],
+    "algorithm=dpsgd nodes=3": ["topology=bipartite_exponential", "even number", "got 3", "topology=ring"],
+    "algorithm=dpsgd topology=star": ["topology=star", "doubly stochastic", "topology=ring"],
+    "algorithm=dpsgd topology=none": ["topology=none", "dpsgd needs one"],
+    "algorithm=allreduce topology=ring": ["topology=ring", "allreduce uses no topology"],
+    "nodes=2 batch_size=800": ["batch_size=800", "1437", "718"],
+    "nodes=2 batch_size=800 sampling=label_skew": ["batch_size=800", "718"],
+    "model=cifar_cnn": ["model=cifar_cnn", "32x32", "dataset=cifar10"],
+    "nodes=100000": ["nodes=100000", "cores", "launcher=local"],
+    "threads_per_worker=100000": ["threads_per_worker=100000", "cores", "fewer"],
+    "nodes=1000 launcher=local device=cuda": ["device=cuda", "GPU", "use "],
+    "nodes=1000 launcher=local backend=nccl": ["backend=nccl", "GPU", "backend=gloo"],
+    "nodes=2 device=cpu backend=nccl": ["backend=nccl", "device=cuda", "device=cpu"],
+    "results_dir=/dev/null": ["results_dir=/dev/null", "cannot be written", "choose another"],
+    "results_dir=/proc/nowhere": ["results_dir=/proc/nowhere", "cannot be written"],
+    "dataset.train_samples=5000": ["dataset.train_samples=5000", "1437"],
+    "dataset=cifar10 dataset.root=nowhere": ["dataset.root=nowhere", "data_batch_1.bin", "dataset.download=true"],
+    "dataset=imagenet dataset.root=nowhere": ["dataset.root=nowhere", "train/<class>"],
+}
+SWEEPS = {
+    "-m algorithm=allreduce,sgpp": ["algorithm=sgpp", "did you mean sgp?"],
+    "-m algorithm=sgp nodes=2,0": ["nodes=0", "1 or more"],
+    "-m algorithm=allreduce,dpsgd nodes=2,3": ["topology=bipartite_exponential", "got 3"],
+}
+
+Refused = Callable[[str], str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
+    """Runs the command in this process, which saves its start; returns the message it ends with."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def refused(typed: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["run-experiment", *shlex.split(typed)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, message = capsys.readouterr()
+        assert end.value.code == 2
+        assert out == ""
+        assert message.startswith("run-experiment: ")
+        assert 1 <= len(message.splitlines()) <= 2
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # no run has begun
+        return message
+
+    yield refused
+    signal.signal(signal.SIGINT, on_interrupt)
+
+
+@pytest.mark.parametrize("typed", [*NAMES, *TYPES, *VALUES, *COMBINATIONS, *SWEEPS])
+def test_refused(typed: str, refused: Refused) -> None:
+    message = refused(typed)
+    for fragment in {**NAMES, **TYPES, **VALUES, **COMBINATIONS, **SWEEPS}[typed]:
+        assert fragment in message
+
+
+def test_incomplete_and_corrupt_data(
+    tmp_path: Path, refused: Refused, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("data")
+    (root / "data_batch_1.bin").write_bytes(b"")
+    message = refused(f"dataset=cifar10 dataset.root={root}")
+    assert "incomplete" in message
+    assert "data_batch_2.bin" in message
+    for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
+        (root / name).write_bytes(b"no images")
+    message = refused(f"dataset=cifar10 dataset.root={root}")
+    assert "corrupt" in message
+    assert str(root / "data_batch_1.bin") in message
+
+
+@pytest.mark.parametrize(
+    ("typed", "fragment"),
+    [("algorithm=sgpp", "did you mean sgp?"), ("nodes=2 batch_size=800", "batch_size=718 or less")],
+    ids=["composing", "checking"],
+)
+def test_as_a_process(typed: str, fragment: str, tmp_path: Path) -> None:
+    done = type_in(*shlex.split(typed), cwd=tmp_path)
+    assert (done.status, done.stdout) == (2, "")
+    assert fragment in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
