@@ -74,10 +74,14 @@ def _one_spelling(value: Any) -> Any:
 
 
 def variant(config: Config) -> str:
-    """The method's settings that differ from its defaults, for tables: "overlap=1, merge=exact"; "" for none."""
+    """The method's settings that differ from its defaults, for tables: "overlap=1, merge=exact"; "" for none.
+
+    A method from outside has no defaults in the ledger: all its settings are named.
+    """
     section = f"algorithm/{config['choices'].get('algorithm')}"
-    defaults = ledger().get(section, {})
-    return ", ".join(f"{k}={v}" for k, v in scoped(config)[section].items() if k in defaults and defaults[k] != v)
+    defaults = ledger().get(section, {"_target_": config["algorithm"]["_target_"], "worker": "node"})
+    settings = scoped(config)[section].items()
+    return ", ".join(f"{k}={v}" for k, v in settings if k not in defaults or defaults[k] != v)
 
 
 def flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

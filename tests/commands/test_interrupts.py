@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commandline import Done, content, finish, runs, session, start, the_run, type_in, until
+from commandline import Done, content, finish, runs, session, start, the_run, until
 
 pytestmark = pytest.mark.multiproc
 
@@ -55,9 +56,9 @@ def test_ctrl_c_typed_twice(tmp_path: Path) -> None:
     check_interrupted(finish(process), tmp_path, "SIGINT")
 
 
-def test_two_launchers_then_sigint_to_one_alone(tmp_path: Path) -> None:
+def test_two_launchers_then_sigint_to_one_alone(tmp_path: Path, here: Callable[..., Done]) -> None:
     process = start_training(tmp_path)
-    second = type_in(*LONG, cwd=tmp_path)
+    second = here(*LONG)
     assert second.status == 0
     assert "is running in another process, skipped" in second.lines[-1]
     assert second.lines[-1].endswith(str(the_run(tmp_path).relative_to(tmp_path)))

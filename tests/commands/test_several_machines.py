@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_it_is_the_run_of_one_launcher(both: tuple[Path, list[Done]], tmp_path: 
     assert scores(one) == scores(two)  # to the last bit
 
 
-def test_a_node_that_nobody_joins_can_be_interrupted_and_gives_up(tmp_path: Path) -> None:
+def test_a_node_that_nobody_joins_can_be_interrupted_and_gives_up(tmp_path: Path, here: Callable[..., Done]) -> None:
     rendezvous = f"127.0.0.1:{free_port()}"
     alone = start(*RUN, *on_node(0, rendezvous), cwd=tmp_path)
     until(lambda: list(tmp_path.glob("results/runs/*/*/state.json")), "node 0 waits")
@@ -67,7 +68,7 @@ def test_a_node_that_nobody_joins_can_be_interrupted_and_gives_up(tmp_path: Path
     assert finish(alone).status == 130
     assert content(the_run(tmp_path) / "state.json")["status"] == "interrupted"
 
-    impatient = type_in(*RUN, *on_node(1, rendezvous), "launcher.timeout_s=1", cwd=tmp_path)
+    impatient = here(*RUN, *on_node(1, rendezvous), "launcher.timeout_s=1")
     assert impatient.status == 1
     assert "node 0 has not come within launcher.timeout_s=1" in impatient.stdout
     assert content(the_run(tmp_path) / "state.json")["status"] == "interrupted"  # it is node 0's to write

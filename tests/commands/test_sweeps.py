@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,8 @@ def test_every_cell_runs(swept: tuple[Path, Done]) -> None:
         assert line.endswith(str(run.relative_to(folder)))
 
 
-def test_typed_again_each_cell_is_skipped_with_a_line(copy: Path) -> None:
-    done = type_in(*SMALL, *SWEEP, cwd=copy)
+def test_typed_again_each_cell_is_skipped_with_a_line(copy: Path, here: Callable[..., Done]) -> None:
+    done = here(*SMALL, *SWEEP)
     assert done.status == 0
     skipped = [line for line in done.lines if "already finished, skipped" in line]
     assert [line[:5] for line in skipped] == [f"[{i}/6]" for i in range(1, 7)]

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commandline import type_in
-
-from runner.main import main
+from commandline import Done, type_in
 
 # What is typed, and what the message must hold.
 NAMES = {
@@ -102,26 +98,18 @@ Refused = Callable[[str], str]
 
 
 @pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
-    """Runs the command in this process, which saves its start; returns the message it ends with."""
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+def refused(tmp_path: Path, here: Callable[..., Done]) -> Refused:
+    """Types a command; returns the message that it ends with."""
 
     def refused(typed: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["run-experiment", *shlex.split(typed)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, message = capsys.readouterr()
-        assert end.value.code == 2
-        assert out == ""
-        assert message.startswith("run-experiment: ")
-        assert 1 <= len(message.splitlines()) <= 2
+        done = here(*shlex.split(typed))
+        assert (done.status, done.stdout) == (2, "")
+        assert done.stderr.startswith("run-experiment: ")
+        assert 1 <= len(done.stderr.splitlines()) <= 2
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # no run has begun
-        return message
+        return done.stderr
 
-    yield refused
-    signal.signal(signal.SIGINT, on_interrupt)
+    return refused
 
 
 @pytest.mark.parametrize("typed", [*NAMES, *TYPES, *VALUES, *COMBINATIONS, *SWEEPS])
