@@ -1,6 +1,7 @@
 """Decentralized parallel SGD. Lian, Zhang, Zhang, Hsieh, Zhang, Liu, NeurIPS 2017, arXiv:1705.09056, Algorithm 1.
 
-X holds the workers' iterates as columns, W is doubly stochastic, G the gradients at X:
+X holds the workers' iterates as columns, W is doubly stochastic (w_ji is the share of x_j in the new x_i: the transpose
+of `Mixing`'s P), G the gradients at X:
 
     adapt_with_combine (the paper's):   X <- X W - lr step(G, X)       gradient and weight decay at X before mixing
     adapt_then_combine (SGP's code):    X <- (X - lr step(G, X)) W     mixing after the step
@@ -61,7 +62,7 @@ def _exchange(worker: Worker, W: Mixing, x: Vector) -> Handle[dict[int, Payload]
 
 
 def _combine(worker: Worker, W: Mixing, x: Vector, received: dict[int, Payload]) -> Vector:
-    """Column i of X W: sum_j w_ij x_j, neighbours in the order of their ranks."""
+    """Column i of X W: sum_j w_ji x_j, neighbours in the order of their ranks."""
     i = worker.rank
     mixed = W.own[i] * x
     for j, (x_j,) in received.items():

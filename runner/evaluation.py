@@ -54,13 +54,16 @@ class Evaluator:
 
     def mean_over_workers(self, x: Tensor) -> Tensor:
         """Mean of the workers' vectors, summed in rank order in float64, (d,), the same on every process."""
+        return self._mean_over(x, range(0, self.mesh.ranks, self.mesh.per_worker))
+
+    def _mean_over(self, x: Tensor, ranks: range) -> Tensor:
         total = torch.zeros_like(x, dtype=torch.float64)
-        for worker in range(self.mesh.workers):
-            turn = x.clone() if worker == self.mesh.worker else torch.empty_like(x)
+        for rank in ranks:
+            turn = x.clone() if rank == self.mesh.rank else torch.empty_like(x)
             turn = turn.to(self.mesh.home(x.device))
-            dist.broadcast(turn, src=worker * self.mesh.per_worker)
+            dist.broadcast(turn, src=rank)
             total += turn.to(x.device)
-        return total / self.mesh.workers
+        return total / len(ranks)
 
     def _set_mean_buffers(self, mean: Tensor) -> None:
         buffers = self.problem.buffers()
@@ -74,7 +77,7 @@ class Evaluator:
             dist.broadcast(first, src=0)
             flat = first.to(flat.device)
         else:
-            flat = self.mean_over_workers(flat).to(flat.dtype)
+            flat = self._mean_over(flat, range(self.mesh.ranks)).to(flat.dtype)
         for buffer, piece in zip(buffers.values(), flat.split([b.numel() for b in buffers.values()]), strict=True):
             buffer.copy_(piece.view_as(buffer))
 

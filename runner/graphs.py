@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 def make_topology(node: dict[str, Any], size: int) -> Topology:
     """One topology for `size` workers, or a periodic sequence of several."""
+    if not isinstance(node, dict):
+        raise ConfigError(f"topology={node}: must name a topology by _target_; see conf/topology/sequence.yaml")
     if "sequence" in node:
+        if not isinstance(node["sequence"], list):
+            raise ConfigError(f"topology.sequence={node['sequence']}: must be a list of topologies")
         return sequence(size, [make_topology(part, size) for part in node["sequence"]])
     topology = build(node, "topology", size)
     assert isinstance(topology, Topology)
@@ -31,6 +35,8 @@ def make_schedule(node: dict[str, Any], size: int, iterations_per_epoch: int) ->
     try:
         if "phases" not in node:
             return make_topology(node, size)
+        if not isinstance(node["phases"], list):
+            raise ConfigError(f"topology.phases={node['phases']}: must be a list, as in topology=two_then_one_peer")
         for phase in node["phases"]:
             if set(phase) != {"epoch", "topology"}:
                 raise ConfigError(f"topology.phases: {phase} must hold `epoch` and `topology`, and nothing else")

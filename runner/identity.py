@@ -84,6 +84,19 @@ def variant(config: Config) -> str:
     return ", ".join(f"{k}={v}" for k, v in settings if k not in defaults or defaults[k] != v)
 
 
+def settings(config: Config) -> str:
+    """All other settings that differ from their defaults, for telling runs apart: "model.hidden=[16], ..."."""
+    told = {"nodes", "gpus_per_node", "epochs", "batch_size", "seed", "device", "backend", "optimizer.lr"}
+    parts = []
+    for section, values in scoped(config).items():
+        defaults, group = ledger().get(section, {}), section.split("/")[0]
+        if group != "algorithm":
+            changed = {k: v for k, v in values.items() if k not in defaults or defaults[k] != v}
+            named = {f"{group}.{k}" if group else k: v for k, v in changed.items()}
+            parts += [f"{key}={value}" for key, value in named.items() if key not in told]
+    return ", ".join(parts)
+
+
 def flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Nested keys as dotted ones."""
     items: list[tuple[str, Any]] = []

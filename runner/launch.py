@@ -72,6 +72,9 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
         except RunFailedError as error:
             results.write_state(folder, "failed", str(error))
             raise
+        except BaseException as error:  # Ctrl-C between two steps of ours, or a mistake of ours
+            results.write_state(folder, "interrupted", f"{type(error).__name__}: {error}")
+            raise
         results.write_state(folder, "finished")
     top1, epoch_s = 100 * summary["top1_mean_model"], summary["epoch_time_s"]
     _say(console, f"{heading}: top-1 {top1:.2f} % (mean model)  epoch {epoch_s:.3g} s  {folder}")

@@ -157,7 +157,12 @@ def _check_parts(config: Config, dataset: Dataset) -> None:
     sampler = make_sampler(config, dataset)
     make_graph(config, make_algorithm(config), configs.workers(config), sampler.iterations_per_epoch)
     span = make_span(config, sampler.iterations_per_epoch)
-    LocalOptimizer(config["optimizer"], config["schedule"], torch.zeros(1), span)
+    local = LocalOptimizer(config["optimizer"], config["schedule"], torch.zeros(1), span)
+    try:
+        local.descend(torch.zeros(1), torch.zeros(1))
+    except (RuntimeError, TypeError) as error:
+        name = config["optimizer"]["_target_"]
+        raise ConfigError(f"optimizer._target_={name}: cannot take a step from a gradient alone ({error})") from error
     model = make_model(config, dataset)
     try:
         with torch.no_grad():

@@ -87,7 +87,12 @@ class Problem:
                 parameter.data = piece.view(shape)
 
     def gradient(
-        self, x: Tensor, batch: tuple[Tensor, Tensor], key: tuple[int, ...] = (), reducer: Forward | None = None
+        self,
+        x: Tensor,
+        batch: tuple[Tensor, Tensor],
+        key: tuple[int, ...] = (),
+        reducer: Forward | None = None,
+        reduced: Callable[[], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Loss () and gradient (d,) of the mean cross-entropy over the batch, at x.
 
@@ -95,11 +100,12 @@ class Problem:
             batch: images (B, C, H, W) and labels (B,).
             key: names this draw; the dropout masks are a function of (seed, key).
             reducer: the model wrapped in torch's DDP, to have the gradient averaged as it is computed.
+            reduced: called when that has been done.
         """
         images, labels = batch
         self.look_at(x)
         self._key_dropout(key)
-        self.model.train()
+        self._set_training(True)
         loss = nn.functional.cross_entropy(self._logits(images, reducer or self.forward), labels)
         if reducer is None:
             pieces = torch.autograd.grad(loss, self.parameters)
@@ -107,6 +113,8 @@ class Problem:
             for parameter in self.parameters:
                 parameter.grad = None
             loss.backward()
+            if reduced is not None:
+                reduced()
             pieces = tuple(p.grad for p in self.parameters if p.grad is not None)
         return loss.detach(), self.flatten(pieces)
 
@@ -114,7 +122,7 @@ class Problem:
     def evaluate(self, x: Tensor, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
         """Top-1 and loss of the network at x, in evaluation mode, with the buffers as they are."""
         self.look_at(x)
-        self.model.eval()
+        self._set_training(False)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         samples = 0
@@ -135,7 +143,7 @@ class Problem:
             norm.reset_running_stats()
             norm.momentum = None  # torch's spelling of a cumulative mean
         self._key_dropout((-1,))
-        self.model.train()
+        self._set_training(True)
         for images, _ in batches:
             self._logits(images, self.model)
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -152,6 +160,10 @@ class Problem:
             return forward(images)
         with torch.autocast(self.device.type, self.autocast):
             return forward(images).float()
+
+    def _set_training(self, training: bool) -> None:
+        if self.model.training != training:  # to walk through all modules at each step would show in its time
+            self.model.train(training)
 
     def _key_dropout(self, key: tuple[int, ...]) -> None:
         if self.dropouts:

@@ -23,9 +23,10 @@ from runner.clock import TrainingClock
 from runner.config import Config
 from runner.data import load as load_dataset
 from runner.data.dataset import Batches, Dataset
+from runner.data.sampling import Sampler
 from runner.evaluation import Evaluator, gather
 from runner.graphs import make_graph
-from runner.identity import identity, variant
+from runner.identity import identity, settings, variant
 from runner.lifeline import die_with_parent
 from runner.optimizer import LocalOptimizer
 from runner.prepare import make_algorithm, make_model, make_sampler, make_span
@@ -54,7 +55,7 @@ def main_rank(folder: str) -> None:
     try:
         config = configs.load(run)
         device = _device(config)
-        with process_group(config, device):
+        with process_group(config):
             train(config, run, device)
     except BaseException as error:
         report = {
@@ -84,12 +85,16 @@ class Parts:
 
     mesh: Mesh
     dataset: Dataset
+    sampler: Sampler
     batches: Batches
-    iterations_per_epoch: int
     problem: Problem
     algorithm: Algorithm
     clock: TrainingClock
     worker: ProcessWorker
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return self.sampler.iterations_per_epoch
 
     def iterates(self) -> Iterator[Vector]:
         """What the algorithm yields, step by step: running it is reading this."""
@@ -106,7 +111,8 @@ def assemble(config: Config, device: torch.device) -> Parts:
     batches = dataset.batches(sampler, mesh.rank, config["seed"])
     per_epoch = sampler.iterations_per_epoch
     algorithm = make_algorithm(config)
-    clock = TrainingClock(torch.cuda.synchronize if device.type == "cuda" else None)
+    # The stream that computes, not the device: messages may stay under way while the clock is read.
+    clock = TrainingClock((lambda: torch.cuda.current_stream().synchronize()) if device.type == "cuda" else None)
     worker = ProcessWorker(
         mesh,
         problem,
@@ -116,14 +122,16 @@ def assemble(config: Config, device: torch.device) -> Parts:
         graph=make_graph(config, algorithm, mesh.workers, per_epoch),
         clock=clock,
     )
-    return Parts(mesh, dataset, batches, per_epoch, problem, algorithm, clock, worker)
+    return Parts(mesh, dataset, sampler, batches, problem, algorithm, clock, worker)
 
 
 def train(config: Config, folder: Path, device: torch.device) -> None:
     """Run the configuration's algorithm to its end, on this process of the process group."""
     parts = assemble(config, device)
     worker, per_epoch, every = parts.worker, parts.iterations_per_epoch, config["evaluation"]["every"]
-    evaluator = Evaluator(parts.mesh, parts.problem, parts.dataset, parts.batches, config["evaluation"])
+    # Batches of its own: where they are read ahead, recalibration must not disturb those of training.
+    calibration = parts.dataset.batches(parts.sampler, parts.mesh.rank, config["seed"])
+    evaluator = Evaluator(parts.mesh, parts.problem, parts.dataset, calibration, config["evaluation"])
     recorder = Recorder(folder, config, parts.mesh, worker, per_epoch)
 
     dist.barrier()
@@ -140,6 +148,7 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     final = recorder.evaluation(evaluator.evaluate(x))
     recorder.close()
     parts.batches.close()
+    calibration.close()
     has_buffers = bool(parts.problem.buffers())
     final["batch_norm"] = config["evaluation"]["batch_norm"] if has_buffers else None
     _sum_up(config, folder, recorder, final, per_epoch)
@@ -159,6 +168,7 @@ def _sum_up(config: Config, folder: Path, recorder: Recorder, final: Row, per_ep
         **{group: config["choices"][group] for group in ("algorithm", "topology", "dataset", "model")},
         **{group: config["choices"][group] for group in ("optimizer", "schedule", "sampling")},
         "variant": variant(config),
+        "settings": settings(config),
         "launcher": config["launcher"]["kind"],
         "clock": "wall",
         "device": config["device"],

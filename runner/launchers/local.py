@@ -57,6 +57,8 @@ def launch(folder: Path, config: Config) -> None:
         if any(failure.exitcode == -signal.SIGINT for failure in error.failures.values()):
             raise InterruptedRunError("stopped by SIGINT") from error
         raise RunFailedError(_first_failure(folder, error)) from error
+    except (OSError, RuntimeError) as error:  # a port that is taken, a store that cannot be reached
+        raise RunFailedError(f"the processes could not be started: {type(error).__name__}: {error}") from error
     except SignalException as error:
         name = signal.Signals(error.sigval).name
         handlers = dict.fromkeys(handlers, signal.SIG_IGN)  # a second Ctrl-C leaves the end of this process alone
@@ -116,7 +118,8 @@ def _first_failure(folder: Path, error: Any) -> str:
     rank, failure = min(error.failures.items())
     reports = sorted(filter(None, map(read_json, log.glob("rank-*.error.json"))), key=lambda report: report["time"])
     if failure.exitcode < 0:
-        words = (log / f"rank-{rank:05d}.log").read_text().splitlines()[-LAST_LINES:]
+        path = log / f"rank-{rank:05d}.log"  # missing where the process never began
+        words = path.read_text(errors="replace").splitlines()[-LAST_LINES:] if path.exists() else []
         return "\n".join([f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}", *words])
     known = {report["rank"] for report in reports}
     if rank not in known:

@@ -1,6 +1,6 @@
 """Several machines begin one run without a scheduler: the same command typed on each, meeting in the run's folder.
 
-The machine with node_rank 0 owns the folder. The run is queued until every other one has left its host's name in
+The machine with node_rank 0 owns the folder. The run is queued until every other one has answered this attempt in
 `log/`; only then does torch's rendezvous begin, which Ctrl-C cannot interrupt while someone is missing.
 """
 
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import platform
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from runner.config import Config
 from runner.launchers import RunFailedError
-from runner.results import status, write_state
+from runner.results import read_json, write_json, write_state
 
 POLL_S = 0.1
 
@@ -32,26 +33,33 @@ def meet(folder: Path, config: Config) -> None:
 
 
 def _gather(folder: Path, config: Config) -> None:
+    attempt = uuid.uuid4().hex
     missing = list(range(1, config["nodes"]))
-    write_state(folder, "queued", "waiting for the other nodes")
+    write_state(folder, "queued", "waiting for the other nodes", attempt=attempt)
     for waiting in _polls(config):
-        missing = [node for node in missing if not _mark(folder, node).exists()]
+        missing = [node for node in missing if not _has_answered(folder, node, attempt)]
         if not missing:
             break
         if not waiting:
             raise _absent(missing[0], config)
-    write_state(folder, "running")
+    write_state(folder, "running", attempt=attempt)
 
 
 def _join(folder: Path, config: Config, node: int) -> None:
+    answered = None  # an attempt of this life: what an earlier one has left in the folder is no invitation
     for waiting in _polls(config):
-        now = status(folder)
-        if now == "running" and _mark(folder, node).exists():
+        state = read_json(folder / "state.json") or {}
+        if state.get("status") == "running" and answered is not None and state.get("attempt") == answered:
             break
-        if now == "queued":  # by an earlier attempt perhaps, whose folder node 0 will soon move away: mark the next too
-            _mark(folder, node).write_text(f"{platform.node()}\n")
+        if state.get("status") == "queued" and state.get("attempt") and state["attempt"] != answered:
+            answered = state["attempt"]
+            write_json(_mark(folder, node), {"attempt": answered, "host": platform.node()})
         if not waiting:
             raise _absent(0, config)
+
+
+def _has_answered(folder: Path, node: int, attempt: str) -> bool:
+    return (read_json(_mark(folder, node)) or {}).get("attempt") == attempt
 
 
 def _polls(config: Config) -> Iterator[bool]:
@@ -64,7 +72,7 @@ def _polls(config: Config) -> Iterator[bool]:
 
 
 def _mark(folder: Path, node: int) -> Path:
-    return folder / "log" / f"node-{node:05d}.host"
+    return folder / "log" / f"node-{node:05d}.json"
 
 
 def _absent(node: int, config: Config) -> RunFailedError:

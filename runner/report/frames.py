@@ -26,7 +26,10 @@ _SHOWN = (
     "sampling",
     "batch_norm",
 )
-_SHOWN_IF_NEEDED = ("topology", "launcher", "global_batch_size", "lr", "device", "backend", "evaluated_model")
+_SHOWN_IF_NEEDED = (
+    *("topology", "launcher", "global_batch_size", "lr", "device", "backend", "evaluated_model"),
+    "settings",  # whatever else differs from its default
+)
 _NO_ROW_KEY = {"status", "group", "seed", "identity", *METRICS}
 
 

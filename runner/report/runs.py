@@ -19,7 +19,10 @@ _RUN_FILES = {"config.yaml", "state.json", "summary.json"}
 _DEEPEST = 8  # levels below runs/; ends a loop of symbolic links
 
 # What a summary must hold where it holds it at all; null is always allowed, other keys are nobody's business here.
-_TEXTS = ("algorithm", "variant", "experiment", "topology", "dataset", "model", "launcher", "clock", "batch_norm")
+_TEXTS = (
+    *("algorithm", "variant", "settings", "experiment", "topology"),
+    *("dataset", "model", "launcher", "clock", "batch_norm"),
+)
 COUNTS = ("nodes", "gpus_per_node", "workers", "batch_size", "global_batch_size", "seed")
 _NUMBERS = (
     *("epochs", "iterations", "top1_mean_model", "top1_workers_mean", "top1_workers_std", "top1_centre"),

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterator
 from datetime import timedelta
 
-import torch
 import torch.distributed as dist
 
 from runner.config import Config
@@ -18,13 +17,14 @@ SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
 
 @contextlib.contextmanager
-def process_group(config: Config, device: torch.device) -> Iterator[None]:
+def process_group(config: Config) -> Iterator[None]:
     """Join this process, whose place torch's elastic launch has put into the environment, to those of its run."""
     backend = "gloo" if config["backend"] == "gloo" else "cpu:gloo,cuda:nccl"
     # gloo otherwise asks the resolver for this host's name, which hangs where it has none.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(config["launcher"].get("rendezvous")))
     timeout = timedelta(seconds=config["launcher"]["timeout_s"])
-    dist.init_process_group(backend, timeout=timeout, device_id=device if config["backend"] == "nccl" else None)
+    # Without `device_id`: with it torch splits NCCL's communicator for each subgroup, and all ranks must take part.
+    dist.init_process_group(backend, timeout=timeout)
     yield
     dist.destroy_process_group()
 

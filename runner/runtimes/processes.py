@@ -34,6 +34,9 @@ OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _ddp_settings else "broadcast_buffers": False
 }
 
+MOST_PARTS = 8
+"""Vectors (and one set of scalars) in one message."""
+
 MOST_UNSENT = 4
 """Exchanges whose sending may lag behind: a worker that far ahead of a receiver waits for it."""
 
@@ -130,16 +133,19 @@ class ProcessWorker:
         batch = self.batches(self.draw)
         loaded_s = self.clock.now()
         reducer = self._reducer_for(mean_over)
-        self.loss, g = self.problem.gradient(x, batch, (self.rank, self.mesh.lane, self.draw), reducer)
+        key = (self.rank, self.mesh.lane, self.draw)
+        self.loss, g = self.problem.gradient(x, batch, key, reducer, self._note_reduced)
         self.draw += 1
-        # What the reducer still had to wait for once the backward pass was over is communication that nothing hid.
-        exposed_s = self._backward_done.elapsed_s() if reducer is not None and self._backward_done else 0.0
         self.split.data_s += loaded_s - started_s
-        self.split.wait_s += exposed_s
         if reducer is not None:
             ranks = self.mesh.per_worker * (1 if mean_over is None else len(mean_over.ranks))
             self.split.bytes_sent += all_reduce_bytes(g.nbytes, ranks)
         return g
+
+    def _note_reduced(self) -> None:
+        """What the reducer still waited for once the backward pass was over is communication that nothing hid."""
+        if self._backward_done is not None:
+            self.split.wait_s += self._backward_done.elapsed_s()
 
     def descend(self, x: Vector, g: Vector) -> Vector:
         return self.optimizer.descend(x, g)
@@ -264,11 +270,12 @@ class Exchange(Request[dict[int, Payload]]):
         self.received = {j: [torch.empty_like(part) for part in self._pack(layout)] for j in incoming}
         self.watched: Future[None] | None = None
         operations = [
-            dist.P2POp(operation, part, worker.mesh.peer(j), tag=sequence * 8 + place)
+            dist.P2POp(operation, part, worker.mesh.peer(j), tag=sequence * MOST_PARTS + place)
             for operation, messages in ((dist.isend, self.sent), (dist.irecv, self.received))
             for j, parts in messages.items()
             for place, part in enumerate(parts)
         ]
+        assert all(len(parts) <= MOST_PARTS for parts in self.received.values()), "tags of two exchanges would meet"
         works = dist.batch_isend_irecv(operations) if operations else []
         sending = sum(len(parts) for parts in self.sent.values()) if worker.mesh.host_staged else 0
         self.sends, self.receives = works[:sending], works[sending:]  # NCCL's group is one work for both
@@ -311,5 +318,5 @@ class Exchange(Request[dict[int, Payload]]):
         if mesh.inside is None:
             return here
         votes = torch.tensor([int(here)], device=mesh.home(self.device))
-        dist.all_reduce(votes, op=dist.ReduceOp.MIN, group=mesh.inside)
+        self.worker._timed(lambda: dist.all_reduce(votes, op=dist.ReduceOp.MIN, group=mesh.inside))
         return bool(votes.item())

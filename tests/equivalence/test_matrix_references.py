@@ -60,7 +60,7 @@ class Reference:
 def dpsgd(reference: Reference, order: str) -> Tensor:
     X, iterates = reference.X, []
     for k in range(STEPS):
-        W, Y = reference.mixing(k), reference.stepped(X, X, k)
+        W, Y = reference.mixing(k).T, reference.stepped(X, X, k)
         X = X @ W + (Y - X) if order == "adapt_with_combine" else Y @ W
         iterates.append(X)
     return torch.stack(iterates)
@@ -87,6 +87,10 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Reference], Tensor]]] = {
     "dpsgd-then-bipartite-4": (
         ("algorithm=dpsgd", "algorithm.order=adapt_then_combine", "nodes=4"),
         lambda r: dpsgd(r, "adapt_then_combine"),
+    ),
+    "dpsgd-with-directed-4": (
+        ("algorithm=dpsgd", "topology=one_peer_exponential", "nodes=4"),
+        lambda r: dpsgd(r, "adapt_with_combine"),
     ),
     "sgp-one-peer-4": (("algorithm=sgp", "nodes=4"), lambda r: sgp(r, 0)),
     "sgp-star-3": (("algorithm=sgp", "topology=star", "nodes=3"), lambda r: sgp(r, 0)),

@@ -39,8 +39,8 @@ def small() -> Table:
 
 
 TITLE = (
-    "digits, mlp, 4 nodes, 1 process per node, batch 32 per process, 128 in all, 10 epochs, batch norm statistics: own, "
-    "local launcher, wall clock"
+    "digits, mlp, 4 nodes, 1 process per node, batch 32 per process, 128 in all, 10 epochs, "
+    "batch norm statistics: own, local launcher, wall clock"
 )
 
 
