@@ -247,12 +247,15 @@ def _gap(P: Tensor) -> float:
     return 1 - math.exp(log_radius)
 
 
-def describe(graph: Topology | Phases) -> str:
-    """A text for people: degree, stochasticity, spectral gap, whether a period averages exactly, and the matrices."""
+def describe(graph: Topology | Phases, unit: str = "step") -> str:
+    """A text for people: degree, stochasticity, spectral gap, whether a period averages exactly, and the matrices.
+
+    `unit` is what the starts of phases count.
+    """
     import torch
 
     if isinstance(graph, Phases):
-        return "\n\n".join(f"from step {step}: {describe(topology)}" for step, topology in graph.phases)
+        return "\n\n".join(f"from {unit} {start}: {describe(topology)}" for start, topology in graph.phases)
     n = graph.size
     kind = "doubly stochastic" if graph.doubly_stochastic else "column-stochastic"
     facts = [

@@ -65,7 +65,7 @@ def _missing_option(error: MissingConfigException) -> str:
     options = [str(known) for known in (error.options or ())]
     if not group or not options:
         return _first_line(error)
-    return f"{group}={option}: there is no such {group}; {nearest(option, options)}"
+    return f"{group}={option}: there is no such {group}; {nearest(option, options)} (--config-dir DIR adds your own)"
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:

@@ -76,7 +76,6 @@ AT_LEAST = {
     "record_every": 1,
     "warmup_iterations": 0,
     "launcher.timeout_s": 1,
-    "launcher.node_rank": 0,
 }
 
 

@@ -280,7 +280,7 @@ def topology(
         )
         container = OmegaConf.to_container(node)
         assert isinstance(container, dict)
-        typer.echo(describe(make_schedule({str(k): v for k, v in container.items()}, workers, 1)))
+        typer.echo(describe(make_schedule({str(k): v for k, v in container.items()}, workers, 1), "epoch"))
 
 
 def main() -> None:

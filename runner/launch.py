@@ -77,7 +77,7 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
             raise
         results.write_state(folder, "finished")
     top1, epoch_s = 100 * summary["top1_mean_model"], summary["epoch_time_s"]
-    _say(console, f"{heading}: top-1 {top1:.2f} % (mean model)  epoch {epoch_s:.3g} s  {folder}")
+    _say(console, f"{heading}: top-1 {top1:.2f} % (mean model)  {epoch_s:.3g} s per epoch  {folder}")
 
 
 def _help(config: Config, heading: str, console: Console) -> None:

@@ -125,4 +125,8 @@ def announcements(cells: list[Config]) -> list[str]:
         if reference is not None and optimizer["lr"] == reference * total / 256:
             line += f" = reference_lr {reference:g} x {total} / 256"
         lines[line] = None
+        for phase in config["topology"].get("phases", []):
+            if phase["epoch"] >= config["epochs"]:
+                name = config["choices"]["topology"]
+                lines[f"topology={name}: its phase from epoch {phase['epoch']} on is never reached"] = None
     return list(lines)

@@ -60,7 +60,7 @@ def _resolve_launcher(config: Config) -> None:
     rendezvous, node_rank = launcher.get("rendezvous"), launcher.get("node_rank") or 0
     if rendezvous is None and node_rank != 0:
         raise ConfigError(f"launcher.node_rank={node_rank}: needs launcher.rendezvous=host:port, the address of node 0")
-    if not 0 <= node_rank < config["nodes"]:
+    if not isinstance(node_rank, int) or not 0 <= node_rank < config["nodes"]:
         raise ConfigError(f"launcher.node_rank={node_rank}: must be between 0 and nodes - 1 = {config['nodes'] - 1}")
     if rendezvous is not None:
         host, _, port = str(rendezvous).rpartition(":")

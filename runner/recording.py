@@ -72,6 +72,7 @@ class Recorder:
     def evaluation(self, scores: Row) -> Row:
         """After each evaluation; returns its scores."""
         draw = self.worker.draw
+        self.rows.flush()  # whoever follows finds the rows that led here
         if self.evaluations is not None:
             place = {"epoch": draw / self.per_epoch, "step": draw, "samples": draw * self.batch_size * self.ranks}
             self.evaluations.write({**place, "time_s": round(self.end_s, 6), "clock": "wall", **scores})

@@ -147,8 +147,12 @@ class RowWriter:
         self.file.write(json.dumps(row) + "\n")
         now = time.monotonic()
         if now - self.flushed >= self.flush_s:
-            self.file.flush()
-            self.flushed = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring what has been written to the disk."""
+        self.file.flush()
+        self.flushed = time.monotonic()
 
     def close(self) -> None:
         self.file.close()

@@ -19,12 +19,16 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
 
 HERE = Path(__file__).resolve().parent
 WARM_UP = 10
 CASES = {  # name: (overrides, iterations per run)
     "lenet": (["dataset=fashion_mnist", "model=lenet", "batch_size=32", "dataset.train_samples=19200"], 300),
-    "resnet18": (["dataset=synthetic", "model=resnet18_cifar", "batch_size=32", "dataset.train_samples=1280"], 20),
+    "resnet18": (["dataset=synthetic", "model=resnet18_cifar", "batch_size=16", "dataset.train_samples=640"], 20),
 }
 
 
@@ -80,8 +84,9 @@ def compare(case: str, algorithm: str, pairs: int) -> None:
 
 
 def bookkeeping() -> None:
-    """Seconds that one step costs in the coroutine driver and in the recorder's row."""
-    from runner.results import RowWriter
+    """Seconds that one step costs in the coroutine driver and in the recorder, each alone in a loop."""
+    from runner.clock import Split, TrainingClock
+    from runner.recording import Recorder
     from runner.runtimes.driver import Request, iterates
 
     async def steps(count: int) -> AsyncGenerator[int, None]:
@@ -90,33 +95,25 @@ def bookkeeping() -> None:
             await Request(lambda: None)
             yield step
 
-    count = 20000
+    count = 5000
     start = time.perf_counter()
     for _ in iterates(steps(count)):
         pass
     driver_s = (time.perf_counter() - start) / count
-    row = {
-        "clock": "wall",
-        "time_s": 12.345678,
-        "worker": 0,
-        "step": 123,
-        "epoch": 1.2345,
-        "samples": 12345,
-        "loss": 0.1234567,
-        "lr": 0.05,
-        "compute_s": 0.0123456,
-        "wait_s": 0.0012345,
-        "data_s": 1e-5,
-        "bytes_sent": 9,
-    }
+    worker: Any = SimpleNamespace(
+        rank=0, draw=0, loss=torch.tensor(0.5), split=Split(), clock=TrainingClock(), optimizer=SimpleNamespace(lr=0.05)
+    )
+    settings = {"record_every": 1, "warmup_iterations": WARM_UP, "batch_size": 16, "tensorboard": False}
     with tempfile.TemporaryDirectory() as name:
-        writer = RowWriter(Path(name) / "rows.jsonl")
+        mesh: Any = SimpleNamespace(rank=0, ranks=2)
+        recorder = Recorder(Path(name), settings, mesh, worker, 100)
         start = time.perf_counter()
         for _ in range(count):
-            writer.write(row)
-        row_s = (time.perf_counter() - start) / count
-        writer.close()
-    print(f"per step: coroutine driver {1e6 * driver_s:.1f} us, one recorded row {1e6 * row_s:.1f} us")
+            worker.draw += 1
+            recorder.step()
+        recorder_s = (time.perf_counter() - start) / count
+        recorder.close()
+    print(f"per step: coroutine driver {1e6 * driver_s:.1f} us, recorder {1e6 * recorder_s:.1f} us", flush=True)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def test_the_example_algorithm_runs_from_outside_the_checkout(tmp_path: Path) ->
     (tmp_path / "local_sgd.py").write_text(code)
     (tmp_path / "conf" / "algorithm").mkdir(parents=True)
     (tmp_path / "conf" / "algorithm" / "local_sgd.yaml").write_text(block("yaml", "## Add an algorithm"))
-    typed = shlex.split(block("", "Then, from that folder:"))
+    typed = shlex.split(block("", "Then, from that folder"))
     command = [str(Path(sys.executable).with_name(typed[0])), *typed[1:], "device=cpu", "epochs=2"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -48,8 +48,8 @@ def shown(folder: Path, title: str, epochs: int, console: Console) -> Iterator[N
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[words]}"),
-        TimeRemainingColumn(),
         TextColumn("left"),
+        TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not live,
@@ -61,11 +61,14 @@ def shown(folder: Path, title: str, epochs: int, console: Console) -> Iterator[N
         view = View(progress, task, epochs)
         while True:
             last = done.wait(POLL_S)
-            for evaluation in evaluations.new():
+            evaluated = evaluations.new()
+            trained = rows.new()  # read after them: a rank writes its rows before its evaluation
+            for evaluation in evaluated:
+                view.trained([row for row in trained if row["step"] <= evaluation["step"]])
                 view.evaluated(evaluation)
                 if not live:
                     console.print(f"{title}  {view.words()}", highlight=False, markup=False, soft_wrap=True)
-            view.trained(rows.new())
+            view.trained([row for row in trained if row["step"] > view.row.get("step", 0)])
             if last:
                 return
 

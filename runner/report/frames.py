@@ -30,6 +30,8 @@ _SHOWN_IF_NEEDED = (
     *("topology", "launcher", "global_batch_size", "lr", "device", "backend", "evaluated_model"),
     "settings",  # whatever else differs from its default
 )
+# A method brings its topology, and the global batch its learning rate: one that was chosen by hand shows.
+_USUALLY_FOLLOWS_FROM = {"topology": ["method"], "lr": ["method", "global_batch_size"], "settings": ["method"]}
 _NO_ROW_KEY = {"status", "group", "seed", "identity", *METRICS}
 
 
@@ -87,7 +89,7 @@ def row_keys(frame: "pd.DataFrame", first: Sequence[str] = ("method", "workers")
     if "nodes" not in keys and differs(frame, "nodes") and not frame["nodes"].equals(frame["workers"]):
         keys.append("nodes")
     for key in _SHOWN_IF_NEEDED:
-        if tells_apart(frame, key, keys):
+        if tells_apart(frame, key, _USUALLY_FOLLOWS_FROM.get(key, keys)):
             keys.append(key)
     return keys
 
@@ -151,6 +153,12 @@ def setting_sentence(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> str:
             text = form.format(shorten([f"{v:g}" if isinstance(v, float) else v for v in values]))
             parts.append(re.sub(r"\((e?s)\)", "" if values == [1] else r"\1", text))
     return ", ".join(parts)
+
+
+def cells_note(frame: "pd.DataFrame", by: Sequence[str]) -> list[str]:
+    """Warn of cells that stand side by side and differ in more than what the table is about."""
+    mixed = [key for key in _SHOWN if key not in by and differs(frame, key)]
+    return [f"Caution: the cells differ in {shorten(mixed)} too; narrow them down with --where."] if mixed else []
 
 
 def seeds_note(frame: "pd.DataFrame", by: Sequence[str]) -> list[str]:

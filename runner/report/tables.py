@@ -115,6 +115,7 @@ def pivot(frame: "pd.DataFrame", rows: str, columns: str, values: Sequence[str] 
     title = f"{header_of(rows)} by {header_of(columns)}{only}. {frames.setting_sentence(frame, [*row_keys, columns])}"
     counts = sorted({row["runs"] for row in folded})
     notes = [f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} per cell."]
+    notes += frames.cells_note(frame, [*row_keys, columns])
     return Table(title, heads, body, [*notes, *_notes(frame, [*row_keys, columns], values, body)])
 
 

@@ -15,7 +15,18 @@ EPOCHS = 3  # of the sweep in conftest.py
 D = 64 * 16 + 16 + 16 * 10 + 10  # parameters of its network
 SUMMARY_KEYS = {
     *("identity", "experiment", "algorithm", "topology", "dataset", "model", "optimizer", "schedule", "sampling"),
-    *("variant", "launcher", "clock", "device", "backend", "nodes", "gpus_per_node", "workers", "batch_size"),
+    *(
+        "variant",
+        "settings",
+        "launcher",
+        "clock",
+        "device",
+        "backend",
+        "nodes",
+        "gpus_per_node",
+        "workers",
+        "batch_size",
+    ),
     *("global_batch_size", "lr", "seed", "epochs", "iterations", "evaluated_model", "batch_norm"),
     *("top1_mean_model", "top1_workers_mean", "top1_workers_std", "top1_centre", "loss_mean_model"),
     *("loss_workers_mean", "consensus_distance", "consensus_distance_max", "training_time_s", "epoch_time_s"),

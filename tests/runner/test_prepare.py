@@ -118,6 +118,13 @@ def test_what_is_no_algorithm_is_refused():
         ((f"threads_per_worker={1 + (os.cpu_count() or 1)}",), r"^threads_per_worker=\d+: this machine has \d+ cores"),
         (("launcher=local", "launcher.node_rank=1"), r"^launcher\.node_rank=1: needs launcher\.rendezvous=host:port"),
         (("launcher=local", "launcher.rendezvous=here"), r"^launcher\.rendezvous=here: must be host:port, e\.g\."),
+        (
+            ("launcher=local", "launcher.rendezvous=localhost:29500", "launcher.node_rank=abc"),
+            r"^launcher\.node_rank=abc: must be between 0 and nodes - 1",
+        ),
+        (("algorithm=sgp", "topology=two_then_one_peer", "topology.phases=3"), r"^topology\.phases=3: must be a list"),
+        (("algorithm=sgp", "topology=sequence", "topology.sequence=5"), r"^topology\.sequence=5: must be a list"),
+        (("algorithm=sgp", "topology=sequence", "topology.sequence=[3]"), r"^topology=3: must name a topology"),
         (("schedule=steps", "schedule.milestones=[9,3]"), r"^schedule\.milestones=\[9, 3\]: .* increasing order"),
         (("optimizer.nesterov=true", "optimizer.momentum=0"), r"^optimizer: Nesterov momentum requires"),
         (("+optimizer.momentun=0.9",), r"^optimizer\.momentun: SGD has no such setting; did you mean momentum\?"),

@@ -248,3 +248,15 @@ def test_numbers_as_people_read_them() -> None:
     assert written(math.inf, None, "number") == "inf"
     assert written(None, None, "accuracy") == "–"
     assert set(FORMATS) == {"terminal", "markdown", "latex", "csv", "json"}
+
+
+@pytest.mark.parametrize(
+    ("key", "values"), [("topology", ["ring", "torus"]), ("settings", ["", "model.hidden=[16]"]), ("lr", [0.1, 0.2])]
+)
+def test_what_was_chosen_by_hand_is_never_folded_nor_hidden(key: str, values: list[object]) -> None:
+    """Even where the seeds, or the number of nodes, tell the runs apart."""
+    by_seed = [finished(nodes=4, seed=seed, **{key: value}) for seed, value in enumerate(values)]
+    assert key in frames.row_keys(frames.summaries(by_seed))
+    if key != "lr":  # which follows from the nodes, by way of the global batch
+        by_nodes = [finished(nodes=nodes, seed=0, **{key: value}) for nodes, value in zip((2, 4), values, strict=True)]
+        assert key in frames.row_keys(frames.summaries(by_nodes))
