@@ -42,7 +42,7 @@ def test_every_cell_runs(swept: tuple[Path, Done]) -> None:
     for line, run in zip(ends, runs(folder), strict=True):
         summary = content(run / "summary.json")
         assert f"top-1 {100 * summary['top1_mean_model']:.2f} %" in line
-        assert f"epoch {summary['epoch_time_s']:.3g} s" in line
+        assert f"{summary['epoch_time_s']:.3g} s per epoch" in line
         assert line.endswith(str(run.relative_to(folder)))
 
 
