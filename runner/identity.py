@@ -44,12 +44,17 @@ def scoped(config: Config) -> dict[str, dict[str, Any]]:
     return sections
 
 
+def off_default(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The values that have no default, or another one."""
+    return {k: v for k, v in values.items() if k not in defaults or defaults[k] != v}
+
+
 def content(config: Config) -> dict[str, Any]:
     """What is hashed: the choice of every group, and the keys that are not at their ledger default."""
     chosen: dict[str, Any] = {"launcher": config["launcher"]["kind"]}
     for section, values in scoped(config).items():
-        defaults = ledger().get(section, {})
-        kept = {k: v for k, v in values.items() if k in ALWAYS or k not in defaults or defaults[k] != v}
+        always = {k: v for k, v in values.items() if k in ALWAYS}
+        kept = always | off_default(values, ledger().get(section, {}))
         if section:
             group, option = section.split("/")
             chosen[group] = {"": option} | kept
@@ -80,8 +85,7 @@ def variant(config: Config) -> str:
     """
     section = f"algorithm/{config['choices'].get('algorithm')}"
     defaults = ledger().get(section, {"_target_": config["algorithm"]["_target_"], "worker": "node"})
-    settings = scoped(config)[section].items()
-    return ", ".join(f"{k}={v}" for k, v in settings if k not in defaults or defaults[k] != v)
+    return ", ".join(f"{k}={v}" for k, v in off_default(scoped(config)[section], defaults).items())
 
 
 def settings(config: Config) -> str:
@@ -89,9 +93,9 @@ def settings(config: Config) -> str:
     told = {"nodes", "gpus_per_node", "epochs", "batch_size", "seed", "device", "backend", "optimizer.lr"}
     parts = []
     for section, values in scoped(config).items():
-        defaults, group = ledger().get(section, {}), section.split("/")[0]
+        group = section.split("/")[0]
         if group != "algorithm":
-            changed = {k: v for k, v in values.items() if k not in defaults or defaults[k] != v}
+            changed = off_default(values, ledger().get(section, {}))
             named = {f"{group}.{k}" if group else k: v for k, v in changed.items()}
             parts += [f"{key}={value}" for key, value in named.items() if key not in told]
     return ", ".join(parts)

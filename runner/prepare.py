@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from runner import config as configs
-from runner.build import ConfigError, build, locate
+from runner.build import ConfigError, build
 from runner.config import Config
 from runner.data import prepare as prepare_dataset
 from runner.graphs import make_graph
@@ -153,7 +153,6 @@ def _check_parts(config: Config, dataset: Dataset) -> None:
 
     from runner.optimizer import LocalOptimizer
 
-    locate(config["model"]["_target_"], "model")
     sampler = make_sampler(config, dataset)
     make_graph(config, make_algorithm(config), configs.workers(config), sampler.iterations_per_epoch)
     span = make_span(config, sampler.iterations_per_epoch)

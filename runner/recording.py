@@ -47,9 +47,7 @@ class Recorder:
             "clock": "wall",
             "time_s": round(self.end_s, 6),
             "worker": self.worker.rank,
-            "step": draw,
-            "epoch": draw / self.per_epoch,
-            "samples": draw * self.batch_size * self.ranks,
+            **self._place(draw),
             "loss": finite(float(self.worker.loss)),
             "lr": self.worker.optimizer.lr,
         }
@@ -64,6 +62,9 @@ class Recorder:
                 if value is not None:
                     self.board.add_scalar(name, value, draw)
 
+    def _place(self, draw: int) -> Row:
+        return {"step": draw, "epoch": draw / self.per_epoch, "samples": draw * self.batch_size * self.ranks}
+
     def _counters(self) -> dict[str, float]:
         split = self.worker.split
         compute_s = self.end_s - split.wait_s - split.data_s
@@ -74,8 +75,7 @@ class Recorder:
         draw = self.worker.draw
         self.rows.flush()  # whoever follows finds the rows that led here
         if self.evaluations is not None:
-            place = {"epoch": draw / self.per_epoch, "step": draw, "samples": draw * self.batch_size * self.ranks}
-            self.evaluations.write({**place, "time_s": round(self.end_s, 6), "clock": "wall", **scores})
+            self.evaluations.write({**self._place(draw), "time_s": round(self.end_s, 6), "clock": "wall", **scores})
         if self.board is not None:
             for name, value in scores.items():
                 if value is not None:
