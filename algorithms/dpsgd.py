@@ -62,9 +62,12 @@ def _exchange(worker: Worker, W: Mixing, x: Vector) -> Handle[dict[int, Payload]
 
 
 def _combine(worker: Worker, W: Mixing, x: Vector, received: dict[int, Payload]) -> Vector:
-    """Column i of X W: sum_j w_ji x_j, neighbours in the order of their ranks."""
+    """Column i of X W: sum_j w_ji x_j, neighbours in the order of their ranks.
+
+    A neighbour that is gone leaves its weight to the worker itself (unverified: the paper knows no failures).
+    """
     i = worker.rank
-    mixed = W.own[i] * x
+    mixed = (W.own[i] + sum(w for j, w in W.incoming[i].items() if j not in received)) * x
     for j, (x_j,) in received.items():
         mixed = torch.add(mixed, x_j, alpha=W.incoming[i][j])
     return mixed

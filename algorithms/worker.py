@@ -52,6 +52,9 @@ class Group:
 
     ranks: tuple[int, ...]
 
+    def __hash__(self) -> int:
+        return hash((len(self.ranks), self.ranks[:2]))  # in constant time: a step looks groups up by the thousand
+
 
 class Worker(Protocol):
     """One worker: a node or a GPU, as the configuration says. Ranks and sizes count workers, not processes."""
@@ -88,7 +91,8 @@ class Worker(Protocol):
         """Post one synchronous neighbour exchange, all messages as one group; await it for {sender: payload}.
 
         All payloads of one exchange have the same layout: that of any outgoing one, or of `like` where a worker may
-        have nothing to send. The senders' order in the result is that of `incoming`.
+        have nothing to send. The senders' order in the result is that of `incoming`; one whose message is lost, or
+        that is gone, is left out.
         """
 
     def all_reduce(self, x: Vector, group: Group) -> Handle[Vector]:

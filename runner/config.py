@@ -37,6 +37,9 @@ class Schema:
     problem: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
+    cluster: Any = MISSING
+    cost: Any = MISSING
+    failures: Any = MISSING
     launcher: Any = MISSING
     nodes: int = 4
     gpus_per_node: int | None = None
@@ -49,7 +52,7 @@ class Schema:
     evaluation: EvaluationSchema = field(default_factory=EvaluationSchema)
     results_dir: str = "results"
     rerun: bool = False
-    record_every: int = 1
+    record_every: int | None = None
     warmup_iterations: int = 10
     tensorboard: bool = False
 
@@ -62,6 +65,7 @@ CHOICES = {
     "problem.autocast": (None, "bfloat16"),
     "problem.channels_last": (False, True),
     "problem.compile": (False, True),
+    "problem.batched": (False, True),
     "algorithm.worker": ("node", "gpu"),
 }
 AT_LEAST = {
@@ -76,6 +80,9 @@ AT_LEAST = {
     "record_every": 1,
     "warmup_iterations": 0,
     "launcher.timeout_s": 1,
+    "launcher.threads": 1,
+    "problem.train_samples": 1,
+    "cluster.gpus_per_node": 1,
 }
 
 
@@ -95,6 +102,13 @@ def select(config: Config, key: str) -> Any:
     return value
 
 
+def has(config: Config, key: str) -> bool:
+    """Whether a dotted key is there, whatever its value."""
+    group, _, name = key.rpartition(".")
+    node = select(config, group) if group else config
+    return isinstance(node, dict) and name in node
+
+
 def from_composed(composed: DictConfig, choices: dict[str, str | None]) -> Config:
     """Plain containers from what Hydra composed, checked for values that no machine would accept.
 
@@ -109,7 +123,7 @@ def from_composed(composed: DictConfig, choices: dict[str, str | None]) -> Confi
             raise ConfigError(f"{key}={value}: must be a whole number, {least} or more")
     for key, allowed in CHOICES.items():
         value = select(config, key)
-        if value not in allowed and not (value is None and key == "algorithm.worker"):
+        if value not in allowed and has(config, key):
             raise ConfigError(f"{key}={value}: must be one of {', '.join(map(_as_yaml, allowed))}")
     for key in ("optimizer.lr", "optimizer.reference_lr"):
         value = select(config, key)
@@ -120,6 +134,25 @@ def from_composed(composed: DictConfig, choices: dict[str, str | None]) -> Confi
 
 def _as_yaml(value: str | bool | None) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+
+
+def simulated(config: Config) -> bool:
+    """Whether a resolved configuration runs on the virtual cluster."""
+    return bool(config["launcher"]["kind"] == "simulated")
+
+
+def timing_only(config: Config) -> bool:
+    """Whether there are no gradients, only their time."""
+    return bool(config["problem"].get("kind") == "none")
+
+
+def time_and_accuracy(config: Config) -> str:
+    """What a virtual clock's times and the accuracies are of: "time as for ResNet-50 on V100, accuracy of mlp ..."."""
+    choices, of = config["choices"], config["cost"]["of"]
+    own = f"{choices['model']} on {choices['dataset']}"
+    if timing_only(config):
+        return f"time as for {of or 'the cost given'}, no accuracy"
+    return f"time as for {of}, accuracy of {own}" if of else f"time and accuracy of {own}"
 
 
 def workers(config: Config) -> int:

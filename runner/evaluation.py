@@ -47,7 +47,7 @@ class Evaluator:
         together = self.problem.evaluate(mean.to(x.dtype), self._part(self.mesh.rank, self.mesh.ranks))
         for name, buffer in self.problem.buffers().items():
             buffer.copy_(kept[name])
-        return self._fold(distance, own, together)
+        return fold(gather(scores(distance, own, together)), self.mesh.per_worker)
 
     def _part(self, part: int, parts: int) -> Iterator[Batch]:
         return self.dataset.test_batches(self.batch_size, part, parts)
@@ -81,24 +81,35 @@ class Evaluator:
         for buffer, piece in zip(buffers.values(), flat.split([b.numel() for b in buffers.values()]), strict=True):
             buffer.copy_(piece.view_as(buffer))
 
-    def _fold(self, distance: float, own: Score, together: Score) -> Row:
-        mine = [distance, own.correct, own.loss, own.samples, together.correct, together.loss, together.samples]
-        table = gather(mine)  # (ranks, 7)
-        workers = table.view(self.mesh.workers, self.mesh.per_worker, -1)
-        scores = workers.sum(1)
-        top1 = scores[:, 1] / scores[:, 3]
-        mean_correct, mean_loss, samples = (float(value) for value in table[:, 4:].sum(0))
-        distances = workers[:, 0, 0]
-        return {
-            "top1_mean_model": mean_correct / samples,
-            "top1_workers_mean": float(top1.mean()),
-            "top1_workers_std": float(top1.std(correction=0)),
-            "top1_centre": None,
-            "loss_mean_model": finite(mean_loss / samples),
-            "loss_workers_mean": finite(float((scores[:, 2] / scores[:, 3]).mean())),
-            "consensus_distance": finite(float(distances.mean())),
-            "consensus_distance_max": finite(float(distances.max())),
-        }
+
+def scores(distance: float, own: Score, together: Score) -> list[float]:
+    """What one process contributes to an evaluation: a row for `fold`.
+
+    Args:
+        distance: of its worker's iterate to the mean over workers.
+        own: its part of its worker's own model's score.
+        together: its part of the mean model's score.
+    """
+    return [distance, own.correct, own.loss, own.samples, together.correct, together.loss, together.samples]
+
+
+def fold(table: Tensor, per_worker: int) -> Row:
+    """The evaluation that rows of `scores` add up to: float64 (processes, 7), in rank order."""
+    by_worker = table.view(-1, per_worker, table.shape[1])
+    own = by_worker.sum(1)
+    top1 = own[:, 1] / own[:, 3]
+    mean_correct, mean_loss, samples = (float(value) for value in table[:, 4:].sum(0))
+    distances = by_worker[:, 0, 0]
+    return {
+        "top1_mean_model": mean_correct / samples,
+        "top1_workers_mean": float(top1.mean()),
+        "top1_workers_std": float(top1.std(correction=0)),
+        "top1_centre": None,
+        "loss_mean_model": finite(mean_loss / samples),
+        "loss_workers_mean": finite(float((own[:, 2] / own[:, 3]).mean())),
+        "consensus_distance": finite(float(distances.mean())),
+        "consensus_distance_max": finite(float(distances.max())),
+    }
 
 
 def gather(row: list[float]) -> Tensor:

@@ -16,6 +16,8 @@ from typing import Any
 from runner.config import Config
 
 GROUPS = ("algorithm", "topology", "dataset", "sampling", "model", "problem", "optimizer", "schedule")
+VIRTUAL_GROUPS = ("cluster", "cost", "failures")
+"""Part of a run's identity when it is simulated."""
 OUTSIDE = {
     "choices", "launcher", "results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard",
     "dataset.root", "dataset.download", "dataset.loader_processes",
@@ -36,9 +38,10 @@ def ledger() -> dict[str, dict[str, Any]]:
 
 def scoped(config: Config) -> dict[str, dict[str, Any]]:
     """The keys that may matter, by ledger section, dotted within it."""
-    top = {key: value for key, value in config.items() if key not in GROUPS and key not in OUTSIDE}
+    every = (*GROUPS, *VIRTUAL_GROUPS)
+    top = {key: value for key, value in config.items() if key not in every and key not in OUTSIDE}
     sections = {"": dict(flat(top))}
-    for group in GROUPS:
+    for group in every if config["launcher"]["kind"] == "simulated" else GROUPS:
         section = f"{group}/{config['choices'].get(group)}"
         sections[section] = {k: v for k, v in flat(config[group]) if f"{group}.{k}" not in OUTSIDE}
     return sections

@@ -76,8 +76,15 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
             results.write_state(folder, "interrupted", f"{type(error).__name__}: {error}")
             raise
         results.write_state(folder, "finished")
-    top1, epoch_s = 100 * summary["top1_mean_model"], summary["epoch_time_s"]
-    _say(console, f"{heading}: top-1 {top1:.2f} % (mean model)  {epoch_s:.3g} s per epoch  {folder}")
+    _say(console, f"{heading}: {outcome(summary)}  {folder}")
+
+
+def outcome(summary: results.Row) -> str:
+    """A finished run in a few words."""
+    epoch_s, top1 = summary["epoch_time_s"], summary["top1_mean_model"]
+    clock = " of virtual time" if summary["clock"] == "virtual" else ""
+    found = [] if top1 is None else [f"top-1 {100 * top1:.2f} % (mean model)"]
+    return "  ".join([*found, f"{epoch_s:.3g} s{clock} per epoch"])
 
 
 def _help(config: Config, heading: str, console: Console) -> None:
@@ -106,7 +113,7 @@ def _create(folder: Path, config: Config, overrides: list[str]) -> None:
 
 def environment() -> results.Row:
     """Versions, host, git commit and command, for environment.json."""
-    from runner.training import describe_machine
+    from runner.process import describe_machine
 
     here = Path(__file__).resolve().parent
     return {

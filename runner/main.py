@@ -115,7 +115,7 @@ def in_hydras_order(arguments: list[str]) -> list[str]:
 
 def announcements(cells: list[Config]) -> list[str]:
     """What was derived rather than typed: batch sizes and learning rates, each said once."""
-    from runner.config import global_batch_size
+    from runner.config import global_batch_size, simulated, time_and_accuracy
 
     lines: dict[str, None] = {}
     for config in cells:
@@ -125,6 +125,8 @@ def announcements(cells: list[Config]) -> list[str]:
         if reference is not None and optimizer["lr"] == reference * total / 256:
             line += f" = reference_lr {reference:g} x {total} / 256"
         lines[line] = None
+        if simulated(config):
+            lines[f"virtual clock, cluster={config['choices']['cluster']}: {time_and_accuracy(config)}"] = None
         for phase in config["topology"].get("phases", []):
             if phase["epoch"] >= config["epochs"]:
                 name = config["choices"]["topology"]

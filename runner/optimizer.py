@@ -34,6 +34,7 @@ class LocalOptimizer:
             settings.setdefault("fused", not (settings.get("foreach") or settings.get("differentiable")))
         self.optimizer: torch.optim.Optimizer = build(settings, "optimizer", [self.parameter])
         self.scheduler = scheduler(schedule, self.optimizer, span)
+        self.steps = 0
 
     @property
     def lr(self) -> float:
@@ -46,5 +47,13 @@ class LocalOptimizer:
         self.parameter.grad = g
         self.optimizer.step()
         self.scheduler.step()
+        self.steps += 1
         self.parameter.grad = None
         return self.parameter.data
+
+    def begin_again(self, steps: int) -> None:
+        """Forget momentum and the like; the schedule goes on at a later step."""
+        self.optimizer.state.clear()
+        while self.steps < steps:
+            self.scheduler.step()
+            self.steps += 1

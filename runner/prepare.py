@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from runner import config as configs
 from runner.build import ConfigError, build
+from runner.cluster import make
 from runner.config import Config
 from runner.data import prepare as prepare_dataset
 from runner.graphs import make_graph
@@ -33,30 +34,77 @@ def resolve(config: Config) -> Config:
     Raises:
         ConfigError: it cannot; see law 9 in DESIGN.md for what the message holds.
     """
-    config["gpus_per_node"] = config["gpus_per_node"] or 1
+    if config["gpus_per_node"] is None:
+        config["gpus_per_node"] = config["cluster"].get("gpus_per_node", 1) if configs.simulated(config) else 1
     _resolve_launcher(config)
+    _resolve_virtual(config)
     _resolve_device(config)
     _resolve_threads(config)
-    dataset = _prepared_dataset(json.dumps(config["dataset"]))  # once for all cells of a sweep
-    config["batch_size"] = config["batch_size"] or max(1, min(32, dataset.train_size // (8 * configs.ranks(config))))
-    config["optimizer"]["lr"] = configs.scaled_lr(config)
-    _check_parts(config, dataset)
+    if config["record_every"] is None and not configs.simulated(config):
+        config["record_every"] = 1
+    if configs.timing_only(config):
+        _resolve_batch(config, config["problem"]["train_samples"])
+        make_graph(config, make_algorithm(config), configs.workers(config), make.iterations_per_epoch(config))
+    else:
+        dataset = _prepared_dataset(json.dumps(config["dataset"]))  # once for all cells of a sweep
+        _resolve_batch(config, dataset.train_size)
+        _check_parts(config, dataset)
+    if configs.simulated(config):
+        make.check(config)
     check_writable(config["results_dir"])
     return config
 
 
+def _resolve_batch(config: Config, train_size: int) -> None:
+    config["batch_size"] = config["batch_size"] or max(1, min(32, train_size // (8 * configs.ranks(config))))
+    config["optimizer"]["lr"] = configs.scaled_lr(config)
+
+
+def _resolve_virtual(config: Config) -> None:
+    """The keys of a virtual cluster belong to launcher=simulated, and that needs them."""
+    chosen = {group: config["choices"].get(group) or "none" for group in ("cluster", "cost", "failures")}
+    if configs.simulated(config):
+        if "inter" not in config["cluster"]:
+            raise ConfigError(
+                f"cluster={chosen['cluster']}: launcher=simulated needs a virtual cluster, e.g. cluster=10gbe"
+            )
+        if configs.timing_only(config) and config["evaluation"]["every"] != 1:
+            raise ConfigError("evaluation.every: problem=none has nothing to evaluate; leave it out")
+        if config["problem"]["batched"]:
+            _check_batched(config)
+        return
+    for group, choice in chosen.items():
+        if choice != "none":
+            raise ConfigError(
+                f"{group}={choice}: is for a virtual cluster; add launcher=simulated, or leave {group} out"
+            )
+    if configs.timing_only(config):
+        raise ConfigError("problem=none: asks for the time only, which needs a virtual clock; add launcher=simulated")
+    if config["problem"]["batched"]:
+        raise ConfigError("problem.batched=true: is for virtual workers; add launcher=simulated, or leave it out")
+
+
+def _check_batched(config: Config) -> None:
+    for key in ("autocast", "channels_last", "compile"):
+        if config["problem"][key]:
+            raise ConfigError(f"problem.batched=true: cannot be combined with problem.{key}; leave one of them out")
+
+
 def _resolve_launcher(config: Config) -> None:
     launcher, processes = config["launcher"], configs.ranks(config)
+    if launcher["kind"] == "simulated":
+        return
     if launcher["kind"] == "auto":
         room = 8 * (os.cpu_count() or 1)
         if processes > room:
             raise ConfigError(
                 f"nodes={config['nodes']} gpus_per_node={config['gpus_per_node']}: {processes} processes are too many "
-                f"for this machine's {os.cpu_count()} cores; launcher=local starts them all the same"
+                f"for this machine's {os.cpu_count()} cores; launcher=simulated runs them as virtual workers, "
+                "launcher=local starts them all the same"
             )
         launcher["kind"] = "local"
     if launcher["kind"] != "local":
-        raise ConfigError(f"launcher.kind={launcher['kind']}: is unknown; use launcher=auto or launcher=local")
+        raise ConfigError(f"launcher.kind={launcher['kind']}: is unknown; use launcher=auto, local or simulated")
     rendezvous, node_rank = launcher.get("rendezvous"), launcher.get("node_rank") or 0
     if rendezvous is None and node_rank != 0:
         raise ConfigError(f"launcher.node_rank={node_rank}: needs launcher.rendezvous=host:port, the address of node 0")
@@ -76,22 +124,24 @@ def local_ranks(config: Config) -> int:
 def _resolve_device(config: Config) -> None:
     import torch
 
-    gpus, processes = torch.cuda.device_count(), local_ranks(config)
+    gpus, virtual = torch.cuda.device_count(), configs.simulated(config)
+    processes = 1 if virtual else local_ranks(config)
     if config["device"] == "auto":
         config["device"] = "cuda" if gpus >= processes else "cpu"
-    if config["backend"] == "nccl" and (config["device"] != "cuda" or gpus < processes):
-        raise ConfigError(
-            f"backend=nccl: needs device=cuda and one GPU per process ({processes}), this machine has {gpus}; "
-            "backend=gloo shares GPUs between processes, device=cpu needs none"
-        )
-    if config["backend"] == "auto":
-        config["backend"] = "nccl" if config["device"] == "cuda" else "gloo"
     if config["device"] == "cuda" and gpus == 0:
         raise ConfigError("device=cuda: torch sees no GPU here; use device=cpu, or install a CUDA driver")
-    if config["backend"] == "nccl" and gpus < processes:
+    if virtual:
+        if config["backend"] != "auto":
+            raise ConfigError(f"backend={config['backend']}: virtual workers need none; leave it out")
+        config["backend"] = None
+        return
+    if config["backend"] == "auto":
+        config["backend"] = "nccl" if config["device"] == "cuda" else "gloo"
+    if config["backend"] == "nccl" and (config["device"] != "cuda" or gpus < processes):
         raise ConfigError(
-            f"nodes={config['nodes']} gpus_per_node={config['gpus_per_node']} device=cuda: {processes} processes need "
-            f"{processes} GPUs, this machine has {gpus}; use fewer, or backend=gloo to share them"
+            f"backend=nccl: needs device=cuda and one GPU per process: nodes={config['nodes']} "
+            f"gpus_per_node={config['gpus_per_node']} are {processes}, this machine has {gpus}; backend=gloo shares "
+            "GPUs between processes, device=cpu needs none"
         )
 
 
@@ -151,6 +201,7 @@ def _check_parts(config: Config, dataset: Dataset) -> None:
     """Build every part as a rank will, and let each refuse what it cannot do."""
     import torch
 
+    from models.layers import dropout_layers
     from runner.optimizer import LocalOptimizer
 
     sampler = make_sampler(config, dataset)
@@ -171,6 +222,11 @@ def _check_parts(config: Config, dataset: Dataset) -> None:
             f"model={config['choices']['model']}: does not take images of shape {tuple(dataset.shape)} from "
             f"dataset={config['choices']['dataset']} ({str(error).splitlines()[0]}); choose another model"
         ) from error
+    if config["problem"]["batched"] and (any(True for _ in model.buffers()) or dropout_layers(model)):
+        raise ConfigError(
+            f"problem.batched=true: model={config['choices']['model']} has BatchNorm or dropout, whose state each "
+            "worker keeps for itself; leave it out, or choose mlp or lenet"
+        )
     if config["tensorboard"]:
         try:
             import torch.utils.tensorboard

@@ -118,6 +118,27 @@ class Problem:
             pieces = tuple(p.grad for p in self.parameters if p.grad is not None)
         return loss.detach(), self.flatten(pieces)
 
+    def gradients(self, xs: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses (W,) and gradients (W, d) for W iterates (W, d) at once, each on its own batch.
+
+        The same numbers as `gradient` up to rounding; for networks without buffers and dropout.
+
+        Args:
+            xs: (W, d).
+            images: (W, B, C, H, W).
+            labels: (W, B).
+        """
+        names = [name for name, _ in self.model.named_parameters()]
+
+        def loss(x: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+            pieces = [p.view(shape) for p, shape in zip(x.split(self.sizes), self.shapes, strict=True)]
+            logits = torch.func.functional_call(self.model, dict(zip(names, pieces, strict=True)), (images,))
+            return nn.functional.cross_entropy(logits, labels)
+
+        self._set_training(True)
+        gradients, losses = torch.func.vmap(torch.func.grad_and_value(loss))(xs, images, labels)
+        return losses, gradients
+
     @torch.no_grad()
     def evaluate(self, x: Tensor, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
         """Top-1 and loss of the network at x, in evaluation mode, with the buffers as they are."""

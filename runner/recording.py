@@ -1,37 +1,110 @@
-"""What a rank writes down while it trains: rows per iteration, rows per evaluation, totals."""
+"""What is written down while training goes on: rows per worker and iteration, rows per evaluation, totals."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from torch import Tensor
+
+from runner.clock import Split
 from runner.config import Config
 from runner.results import Row, RowWriter, finite
-from runner.runtimes.processes import Mesh, ProcessWorker
 
 COUNTERS = ("compute_s", "wait_s", "data_s", "bytes_sent")
 """Written as what was added since the row before."""
 
+SAMPLE = 100
+"""With `record_every` unset, a virtual worker writes a row every so many iterations, and at the end of each epoch."""
 
-class Recorder:
-    """Writes rank-<rank>.jsonl and, on rank 0, evaluations.jsonl (and TensorBoard's event files on request)."""
 
-    def __init__(self, folder: Path, config: Config, mesh: Mesh, worker: ProcessWorker, per_epoch: int) -> None:
-        self.worker, self.mesh, self.per_epoch = worker, mesh, per_epoch
-        self.every, self.warmup = config["record_every"], config["warmup_iterations"]
-        self.batch_size, self.ranks = config["batch_size"], mesh.ranks
-        self.rows = RowWriter(folder / f"rank-{mesh.rank:05d}.jsonl")
-        self.evaluations = RowWriter(folder / "evaluations.jsonl", flush_s=0.0) if mesh.rank == 0 else None
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds of training so far."""
+
+
+class Recorded(Protocol):
+    """What a recorder reads of a worker, of either runtime."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def draw(self) -> int: ...
+    @property
+    def split(self) -> Split: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def loss(self) -> Tensor | None:
+        """() of the last mini-batch; None where there are no numbers."""
+
+    @property
+    def lr(self) -> float | None:
+        """Of the next step."""
+
+
+class Journal:
+    """The files of one process: rank-<process>.jsonl; process 0 has evaluations.jsonl and TensorBoard's files too."""
+
+    def __init__(self, folder: Path, process: int, tensorboard: bool) -> None:
+        self.rows = RowWriter(folder / f"rank-{process:05d}.jsonl")
+        self.evaluations = RowWriter(folder / "evaluations.jsonl", flush_s=0.0) if process == 0 else None
         self.board: Any = None
-        if config["tensorboard"] and mesh.rank == 0:
+        if tensorboard and process == 0:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(folder / "tensorboard"))
-        self.recorded_draw, self.recorded_s = 0, 0.0
+
+    def row(self, row: Row) -> None:
+        self.rows.write(row)
+        if self.board is not None and row["worker"] == 0:
+            self._show({"loss/training": row["loss"], "lr": row["lr"]}, row["step"])
+
+    def evaluation(self, row: Row, scores: Row) -> None:
+        self.rows.flush()  # whoever follows finds the rows that led here
+        if self.evaluations is not None:
+            self.evaluations.write({**row, **scores})
+        if self.board is not None:
+            self._show({f"evaluation/{name}": value for name, value in scores.items()}, row["step"])
+
+    def _show(self, values: Row, step: int) -> None:
+        for name, value in values.items():
+            if value is not None:
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.rows.close()
+        if self.evaluations is not None:
+            self.evaluations.close()
+        if self.board is not None:
+            self.board.close()
+
+
+class Recorder:
+    """Turns the counters of one worker into rows and totals.
+
+    Args:
+        clock: its name, `wall` or `virtual`.
+    """
+
+    def __init__(self, journal: Journal, config: Config, worker: Recorded, per_epoch: int, clock: str) -> None:
+        self.journal, self.worker, self.per_epoch, self.clock = journal, worker, per_epoch, clock
+        self.every, self.warmup = config["record_every"], config["warmup_iterations"]
+        self.global_batch_size = config["nodes"] * config["gpus_per_node"] * config["batch_size"]
+        self.recorded_s = 0.0
+        self.next_draw = self._next(0)
         self.recorded: dict[str, float] = dict.fromkeys(COUNTERS, 0)
         self.warm_s = 0.0 if self.warmup == 0 else None  # when the warm-up was over, and at which draw
         self.warm_draw = 0
         self.end_s = 0.0
+
+    def _next(self, draw: int) -> int:
+        """The draw after which the next row is due."""
+        if self.every is not None:
+            return draw + int(self.every)
+        epoch_end = (draw // self.per_epoch + 1) * self.per_epoch
+        offset = self.worker.rank % SAMPLE  # not all workers at once
+        return min(epoch_end, draw + SAMPLE - (draw - offset) % SAMPLE)
 
     def step(self) -> None:
         """After each yield of the algorithm."""
@@ -39,47 +112,38 @@ class Recorder:
         self.end_s = self.worker.clock.now()
         if self.warm_s is None and draw >= self.warmup:
             self.warm_s, self.warm_draw = self.end_s, draw
-        if draw - self.recorded_draw >= self.every:
+        if draw >= self.next_draw:
             self._write(draw)
 
     def _write(self, draw: int) -> None:
+        loss = self.worker.loss
         row: Row = {
-            "clock": "wall",
+            "clock": self.clock,
             "time_s": round(self.end_s, 6),
             "worker": self.worker.rank,
             **self._place(draw),
-            "loss": finite(float(self.worker.loss)),
-            "lr": self.worker.optimizer.lr,
+            "loss": None if loss is None else finite(float(loss)),
+            "lr": self.worker.lr,
         }
         totals = self._counters()
         for counter in COUNTERS:
             row[counter] = round(totals[counter] - self.recorded[counter], 7)
-        self.recorded = totals
-        self.recorded_draw, self.recorded_s = draw, self.end_s
-        self.rows.write(row)
-        if self.board is not None:
-            for name, value in (("loss/training", row["loss"]), ("lr", row["lr"])):
-                if value is not None:
-                    self.board.add_scalar(name, value, draw)
+        self.recorded, self.recorded_s, self.next_draw = totals, self.end_s, self._next(draw)
+        self.journal.row(row)
 
     def _place(self, draw: int) -> Row:
-        return {"step": draw, "epoch": draw / self.per_epoch, "samples": draw * self.batch_size * self.ranks}
+        return {"step": draw, "epoch": draw / self.per_epoch, "samples": draw * self.global_batch_size}
 
     def _counters(self) -> dict[str, float]:
         split = self.worker.split
         compute_s = self.end_s - split.wait_s - split.data_s
         return {"compute_s": compute_s, "wait_s": split.wait_s, "data_s": split.data_s, "bytes_sent": split.bytes_sent}
 
-    def evaluation(self, scores: Row) -> Row:
-        """After each evaluation; returns its scores."""
-        draw = self.worker.draw
-        self.rows.flush()  # whoever follows finds the rows that led here
-        if self.evaluations is not None:
-            self.evaluations.write({**self._place(draw), "time_s": round(self.end_s, 6), "clock": "wall", **scores})
-        if self.board is not None:
-            for name, value in scores.items():
-                if value is not None:
-                    self.board.add_scalar(f"evaluation/{name}", value, draw)
+    def evaluation(self, scores: Row, draw: int | None = None, time_s: float | None = None) -> Row:
+        """After each evaluation, of where the worker is or was; returns its scores."""
+        place = self._place(self.worker.draw if draw is None else draw)
+        time_s = self.end_s if time_s is None else time_s
+        self.journal.evaluation({**place, "time_s": round(time_s, 6), "clock": self.clock}, scores)
         return scores
 
     def totals(self) -> list[float]:
@@ -94,8 +158,3 @@ class Recorder:
     def close(self) -> None:
         if self.end_s > self.recorded_s:  # steps since the last row, or messages collected at the end
             self._write(self.worker.draw)
-        self.rows.close()
-        if self.evaluations is not None:
-            self.evaluations.close()
-        if self.board is not None:
-            self.board.close()

@@ -140,19 +140,22 @@ class RowWriter:
 
     def __init__(self, path: Path, flush_s: float = 0.25) -> None:
         self.file: IO[str] = path.open("a", buffering=1 << 16)
+        self.rows: list[Row] = []  # turned to text many at a time, off the path of most steps
         self.flush_s = flush_s
         self.flushed = -flush_s  # the first row goes at once
 
     def write(self, row: Row) -> None:
-        self.file.write(json.dumps(row) + "\n")
-        now = time.monotonic()
-        if now - self.flushed >= self.flush_s:
+        self.rows.append(row)
+        if time.monotonic() - self.flushed >= self.flush_s:
             self.flush()
 
     def flush(self) -> None:
         """Bring what has been written to the disk."""
+        self.file.writelines(json.dumps(row) + "\n" for row in self.rows)
+        self.rows.clear()
         self.file.flush()
         self.flushed = time.monotonic()
 
     def close(self) -> None:
+        self.flush()
         self.file.close()

@@ -1,18 +1,10 @@
-"""One rank of a run: sets up its process group and parts, drives the algorithm, records, evaluates, sums up."""
+"""Training on real processes: one process of a run makes its parts, drives the algorithm, records and evaluates."""
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import platform
-import signal
-import sys
-import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,57 +18,14 @@ from runner.data.dataset import Batches, Dataset
 from runner.data.sampling import Sampler
 from runner.evaluation import Evaluator, gather
 from runner.graphs import make_graph
-from runner.identity import identity, settings, variant
-from runner.lifeline import die_with_parent
 from runner.optimizer import LocalOptimizer
 from runner.prepare import make_algorithm, make_model, make_sampler, make_span
 from runner.problem import Problem, make_problem
-from runner.recording import Recorder
-from runner.results import Row, write_json
+from runner.recording import Journal, Recorder
+from runner.results import write_json
 from runner.runtimes.driver import iterates
-from runner.runtimes.group import process_group
 from runner.runtimes.processes import Mesh, ProcessWorker
-
-
-def main_rank(folder: str) -> None:
-    """What every process of a run does. Its place is in the environment, as torch's elastic launch sets it.
-
-    Raises:
-        Exception: whatever went wrong, after writing it to `log/rank-<rank>.error.json`.
-    """
-    run = Path(folder)
-    rank = int(os.environ["RANK"])
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a rank at once, also inside torch
-    die_with_parent()
-    log = (run / "log" / f"rank-{rank:05d}.log").open("a", buffering=1)
-    os.dup2(log.fileno(), sys.stdout.fileno())
-    os.dup2(log.fileno(), sys.stderr.fileno())
-    faulthandler.register(signal.SIGTERM, log, chain=True)  # a rank that is stopped says where it stood
-    try:
-        config = configs.load(run)
-        device = _device(config)
-        with process_group(config):
-            train(config, run, device)
-    except BaseException as error:
-        report = {
-            "rank": rank,
-            "time": time.time(),
-            "error": f"{type(error).__name__}: {error}",
-            "traceback": traceback.format_exc(),
-        }
-        write_json(run / "log" / f"rank-{rank:05d}.error.json", report)
-        if isinstance(error, SystemExit):
-            os._exit(1)  # exit status 0 would pass for success
-        raise
-
-
-def _device(config: Config) -> torch.device:
-    torch.set_num_threads(config["threads_per_worker"])
-    if config["device"] == "cpu":
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
+from runner.summary import summarise
 
 
 @dataclass
@@ -132,7 +81,8 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     # Batches of its own: where they are read ahead, recalibration must not disturb those of training.
     calibration = parts.dataset.batches(parts.sampler, parts.mesh.rank, config["seed"])
     evaluator = Evaluator(parts.mesh, parts.problem, parts.dataset, calibration, config["evaluation"])
-    recorder = Recorder(folder, config, parts.mesh, worker, per_epoch)
+    journal = Journal(folder, parts.mesh.rank, config["tensorboard"])
+    recorder = Recorder(journal, config, worker, per_epoch, "wall")
 
     dist.barrier()
     parts.clock.restart()
@@ -147,61 +97,12 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     worker.close()
     final = recorder.evaluation(evaluator.evaluate(x))
     recorder.close()
+    journal.close()
     parts.batches.close()
     calibration.close()
     has_buffers = bool(parts.problem.buffers())
     final["batch_norm"] = config["evaluation"]["batch_norm"] if has_buffers else None
-    _sum_up(config, folder, recorder, final, per_epoch)
-
-
-def _sum_up(config: Config, folder: Path, recorder: Recorder, final: Row, per_epoch: int) -> None:
-    """Fold what every process measured into summary.json, written by rank 0: the run is finished."""
-    table = gather(recorder.totals())
+    totals = gather(recorder.totals())
     dist.barrier()  # all files are closed
-    if dist.get_rank() != 0:
-        return
-    training_s, iteration_s, compute_s, wait_s, data_s, bytes_sent = table.mean(0).tolist()
-    workers = configs.workers(config)
-    summary: Row = {
-        "identity": identity(config),
-        "experiment": config["choices"].get("experiment"),
-        **{group: config["choices"][group] for group in ("algorithm", "topology", "dataset", "model")},
-        **{group: config["choices"][group] for group in ("optimizer", "schedule", "sampling")},
-        "variant": variant(config),
-        "settings": settings(config),
-        "launcher": config["launcher"]["kind"],
-        "clock": "wall",
-        "device": config["device"],
-        "backend": config["backend"],
-        "nodes": config["nodes"],
-        "gpus_per_node": config["gpus_per_node"],
-        "workers": workers,
-        "batch_size": config["batch_size"],
-        "global_batch_size": configs.global_batch_size(config),
-        "lr": config["optimizer"]["lr"],
-        "seed": config["seed"],
-        "epochs": config["epochs"],
-        "iterations": config["epochs"] * per_epoch,
-        "evaluated_model": "mean",
-        **final,
-        "training_time_s": training_s,
-        "epoch_time_s": iteration_s * per_epoch,
-        "iteration_time_s": iteration_s,
-        "compute_s": compute_s,
-        "wait_s": wait_s,
-        "data_s": data_s,
-        "bytes_sent": round(bytes_sent * configs.gpus_per_worker(config)),
-    }
-    write_json(folder / "summary.json", summary)
-
-
-def describe_machine() -> dict[str, Any]:
-    """Versions that bear on numbers, for environment.json."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "cpus": os.cpu_count(),
-        "platform": platform.platform(),
-    }
+    if parts.mesh.rank == 0:  # the run is finished
+        write_json(folder / "summary.json", summarise(config, totals.mean(0).tolist(), final, per_epoch))

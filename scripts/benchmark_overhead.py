@@ -27,7 +27,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 WARM_UP = 10
 CASES = {  # name: (overrides, iterations per run)
-    "lenet": (["dataset=fashion_mnist", "model=lenet", "batch_size=32", "dataset.train_samples=19200"], 300),
+    "lenet": (["dataset=fashion_mnist", "model=lenet", "batch_size=32", "dataset.train_samples=38400"], 600),
     "resnet18": (["dataset=synthetic", "model=resnet18_cifar", "batch_size=16", "dataset.train_samples=640"], 20),
 }
 
@@ -86,7 +86,7 @@ def compare(case: str, algorithm: str, pairs: int) -> None:
 def bookkeeping() -> None:
     """Seconds that one step costs in the coroutine driver and in the recorder, each alone in a loop."""
     from runner.clock import Split, TrainingClock
-    from runner.recording import Recorder
+    from runner.recording import Journal, Recorder
     from runner.runtimes.driver import Request, iterates
 
     async def steps(count: int) -> AsyncGenerator[int, None]:
@@ -100,19 +100,18 @@ def bookkeeping() -> None:
     for _ in iterates(steps(count)):
         pass
     driver_s = (time.perf_counter() - start) / count
-    worker: Any = SimpleNamespace(
-        rank=0, draw=0, loss=torch.tensor(0.5), split=Split(), clock=TrainingClock(), optimizer=SimpleNamespace(lr=0.05)
-    )
-    settings = {"record_every": 1, "warmup_iterations": WARM_UP, "batch_size": 16, "tensorboard": False}
+    worker: Any = SimpleNamespace(rank=0, draw=0, loss=torch.tensor(0.5), split=Split(), clock=TrainingClock(), lr=0.05)
+    settings = {"record_every": 1, "warmup_iterations": WARM_UP, "batch_size": 16, "nodes": 2, "gpus_per_node": 1}
     with tempfile.TemporaryDirectory() as name:
-        mesh: Any = SimpleNamespace(rank=0, ranks=2)
-        recorder = Recorder(Path(name), settings, mesh, worker, 100)
+        journal = Journal(Path(name), 0, tensorboard=False)
+        recorder = Recorder(journal, settings, worker, 100, "wall")
         start = time.perf_counter()
         for _ in range(count):
             worker.draw += 1
             recorder.step()
         recorder_s = (time.perf_counter() - start) / count
         recorder.close()
+        journal.close()
     print(f"per step: coroutine driver {1e6 * driver_s:.1f} us, recorder {1e6 * recorder_s:.1f} us", flush=True)
 
 

@@ -9,28 +9,36 @@ A key that stands there already is never changed: see runner/identity.py. Run af
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from runner.config import conf_dir
-from runner.identity import GROUPS, LEDGER, OUTSIDE, flat
+from runner.identity import GROUPS, LEDGER, OUTSIDE, VIRTUAL_GROUPS, flat
 
 
 def defaults_now() -> dict[str, dict[str, Any]]:
     """For the top level ("") and each `<group>/<option>`: key -> its default in conf/."""
     sections = {"": _keys(conf_dir() / "config.yaml", "", {"defaults", "hydra", *OUTSIDE})}
-    for group in GROUPS:
+    for group in (*GROUPS, *VIRTUAL_GROUPS):
         for path in sorted((conf_dir() / group).glob("*.yaml")):
             sections[f"{group}/{path.stem}"] = _keys(path, f"{group}.", {"defaults"})
     return sections
 
 
-def _keys(path: Any, prefix: str, left_out: set[str]) -> dict[str, Any]:
-    content = OmegaConf.to_container(OmegaConf.load(path))
+def _keys(path: Path, prefix: str, left_out: set[str]) -> dict[str, Any]:
+    content = OmegaConf.to_container(_with_bases(path))
     assert isinstance(content, dict)
     kept = {str(key): value for key, value in content.items() if key not in left_out}
     return {key: value for key, value in flat(kept) if f"{prefix}{key}" not in OUTSIDE}
+
+
+def _with_bases(path: Path) -> Any:
+    """A file on top of those of its own folder that its defaults list names."""
+    content = OmegaConf.load(path)
+    bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base not in ("schema", "_self_")]
+    return OmegaConf.merge(*(_with_bases(path.with_name(f"{base}.yaml")) for base in bases), content)
 
 
 def main() -> int:

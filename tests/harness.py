@@ -17,6 +17,7 @@ from torch import Tensor
 from runner.config import Config, ranks
 from runner.main import compose
 from runner.prepare import resolve
+from runner.simulation import Simulation
 from runner.training import Parts, assemble
 
 SMALL = ("dataset=digits", "model=mlp", "model.hidden=[16]", "batch_size=8", "device=cpu", "evaluation.every=1000")
@@ -87,6 +88,21 @@ def run(*overrides: str, steps: int | None = None) -> Tensor:
     """The iterates of every worker, (processes, steps, d), of the run that these overrides describe."""
     config = configure(*overrides)
     return torch.stack([result["iterates"] for result in run_processes(trajectory, ranks(config), config, steps)])
+
+
+def simulated_run(*overrides: str, steps: int | None = None) -> Tensor:
+    """As `run`, on the virtual cluster: the iterates of every worker once per process, (processes, steps, d)."""
+    config = configure(*overrides, "launcher=simulated")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    simulation = Simulation(config, torch.device("cpu"))
+    iterates: list[list[Tensor]] = [[] for _ in simulation.cluster.workers]
+    try:
+        simulation.run(lambda worker, x: iterates[worker.rank].append(x))
+    finally:
+        simulation.close()
+        torch.set_num_threads(threads)
+    return torch.stack([torch.stack(each[:steps]) for each in iterates for _ in range(simulation.lanes)])
 
 
 def relative(a: Tensor, b: Tensor) -> float:

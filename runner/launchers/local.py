@@ -1,4 +1,5 @@
-"""Processes on this machine, started through torch's elastic launch API (what torchrun uses).
+"""Processes on this machine, started through torch's elastic launch API (what torchrun uses): one per GPU (per CPU
+worker), or a single one for all workers of a virtual cluster.
 
 The processes are forked from a server that has torch loaded: it starts while the launching process still checks the
 configuration, and the cells of a sweep share it.
@@ -15,7 +16,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from runner.config import Config
+from runner.config import Config, ranks, simulated
 from runner.launchers import InterruptedRunError, RunFailedError
 from runner.launchers.meeting import meet
 from runner.results import read_json
@@ -45,7 +46,7 @@ def launch(folder: Path, config: Config) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    from runner.training import main_rank
+    from runner.process import main_rank
 
     logging.disable(logging.CRITICAL)  # what happened is told below, in our words
     handlers = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -99,7 +100,7 @@ def _launch_config(folder: Path, config: Config) -> Any:
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=config["nodes"] * config["gpus_per_node"],
+        nproc_per_node=1 if simulated(config) else ranks(config),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
@@ -130,7 +131,8 @@ def _first_failure(folder: Path, error: Any) -> str:
         if silent:
             return f"rank {min(silent)} ended without an exception, or was killed; see {os.path.relpath(log)}"
     first = (causes or reports)[0]
-    return f"rank {first['rank']}: {first['error']}\n{first['traceback']}".rstrip()
+    who = f"rank {first['rank']}: " if first["traceback"] else ""
+    return f"{who}{first['error']}\n{first['traceback']}".rstrip()
 
 
 def _was_stopped(log: Path) -> bool:

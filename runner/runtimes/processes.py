@@ -113,6 +113,11 @@ class ProcessWorker:
         assert self._graph is not None, "an algorithm that uses a graph declares so in `topology`"
         return self._graph
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self.optimizer.lr
+
     def initial(self) -> Vector:
         return self.problem.initial()
 

@@ -1,0 +1,193 @@
+"""What goes wrong, when: a plan that can be read.
+
+failures:
+  plan:
+    - {worker: 3, dies_at_s: 12, returns_at_s: 20}
+    - {node: 1, pauses_at_s: 5, resumes_at_s: 9}
+    - {link: [2, 5], from_s: 0, until_s: 30, loss: 0.01}
+    - {link: [0, 1], both_ways: true, bandwidth_factor: 0.1, latency_factor: 10}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from runner.build import ConfigError
+from runner.cluster.links import Link, LinkChange
+
+WHO = ("worker", "node")
+TIMES = (("dies_at_s", "returns_at_s"), ("pauses_at_s", "resumes_at_s"))
+LINK_KEYS = {"link", "both_ways", "from_s", "until_s", "loss", "bandwidth_factor", "latency_factor"}
+
+What = Literal["dies", "returns", "pauses", "resumes"]
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that happens to a worker."""
+
+    time_s: float
+    worker: int
+    what: What
+
+
+@dataclass(frozen=True)
+class LinkTrouble:
+    """A link that is worse between two times: from one node to another."""
+
+    source: int
+    target: int
+    from_s: float
+    until_s: float
+    loss: float
+    bandwidth_factor: float
+    latency_factor: float
+
+    def __call__(self, link: Link, now: float) -> Link:
+        if not self.from_s <= now < self.until_s:
+            return link
+        return replace(
+            link,
+            latency_s=link.latency_s * self.latency_factor,
+            bandwidth=link.bandwidth * self.bandwidth_factor,
+            loss=1 - (1 - link.loss) * (1 - self.loss),
+        )
+
+
+@dataclass
+class Failures:
+    """The plan, and how the methods meet it.
+
+    Args:
+        plan: see the module's docstring.
+        timeout_s: how long a collective waits for a worker that is gone, before the run fails.
+        detection_s: how long after a worker's death the others stop waiting for its messages.
+        return_state: where a worker that returns begins, with a new local optimiser: at the iterate that a
+            `neighbour` (the next living rank) has just finished, at its own last one (`checkpoint`), or at the
+            `initial` one; always at the step where that neighbour is.
+
+    Raises:
+        ConfigError: an entry cannot be read.
+    """
+
+    plan: list[Any] = field(default_factory=list)
+    timeout_s: float = 60.0
+    detection_s: float = 0.0
+    return_state: Literal["checkpoint", "neighbour", "initial"] = "neighbour"
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_s", "detection_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"failures.{name}={getattr(self, name)}: must be seconds, 0 or more")
+        for entry in self.plan:
+            if not isinstance(entry, dict) or len({*WHO, "link"} & set(entry)) != 1:
+                raise ConfigError(f"failures.plan: {_words(entry)} must name a worker, a node or a link (one of them)")
+
+    def happenings(self, workers: int, workers_per_node: int) -> list[Happening]:
+        """What happens to workers, in order of time.
+
+        Raises:
+            ConfigError: a worker or node does not exist, or the times make no sense.
+        """
+        found = [each for entry in self.plan if "link" not in entry for each in _of(entry, workers, workers_per_node)]
+        order: dict[What, int] = {"returns": 0, "resumes": 1, "pauses": 2, "dies": 3}
+        found.sort(key=lambda each: (each.time_s, each.worker, order[each.what]))
+        gone: dict[int, What] = {}
+        for each in found:
+            before = gone.get(each.worker)
+            if before == "dies" and each.what != "returns":
+                raise ConfigError(f"failures.plan: worker {each.worker} {each.what} at {each.time_s} s, but it is dead")
+            gone[each.worker] = each.what
+        return found
+
+    def link_changes(self, nodes: int) -> dict[tuple[int, int], LinkChange]:
+        """What happens to links between nodes, one way.
+
+        Raises:
+            ConfigError: a node does not exist, or a value is out of range.
+        """
+        troubles: dict[tuple[int, int], list[LinkTrouble]] = {}
+        for entry in self.plan:
+            if "link" in entry:
+                for trouble in _troubles(entry, nodes):
+                    troubles.setdefault((trouble.source, trouble.target), []).append(trouble)
+        return {ends: _one_after_the_other(each) for ends, each in troubles.items()}
+
+
+def _one_after_the_other(troubles: list[LinkTrouble]) -> LinkChange:
+    def change(link: Link, now: float) -> Link:
+        for trouble in troubles:
+            link = trouble(link, now)
+        return link
+
+    return change
+
+
+def _of(entry: dict[str, Any], workers: int, workers_per_node: int) -> Iterator[Happening]:
+    who = next(name for name in WHO if name in entry)
+    there = workers if who == "worker" else workers // workers_per_node
+    number = entry[who]
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < there:
+        raise ConfigError(
+            f"failures.plan: {_words(entry)}: there is no {who} {number}; {who}s are 0 to {there - 1} in this run"
+        )
+    begin, end = next((pair for pair in TIMES if pair[0] in entry), (None, None))
+    unknown = sorted(set(entry) - {who, begin, end})
+    if begin is None or end is None or unknown:
+        what = f"{unknown[0]} is unknown here" if begin and unknown else "something must happen to it"
+        raise ConfigError(
+            f"failures.plan: {_words(entry)}: {what}; say dies_at_s (and returns_at_s), or pauses_at_s and resumes_at_s"
+        )
+    start_s, end_s = entry[begin], entry.get(end)
+    if begin == "pauses_at_s" and end_s is None:
+        raise ConfigError(f"failures.plan: {_words(entry)}: resumes_at_s is missing")
+    for key, value in ((begin, start_s), (end, end_s)):
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
+            raise ConfigError(f"failures.plan: {_words(entry)}: {key} must be seconds of virtual time, 0 or more")
+    if end_s is not None and end_s <= start_s:
+        raise ConfigError(f"failures.plan: {_words(entry)}: {end} must be later than {begin}")
+    first, last = (number, number + 1) if who == "worker" else (
+        number * workers_per_node, (number + 1) * workers_per_node
+    )  # fmt: skip
+    starts: What = "dies" if begin == "dies_at_s" else "pauses"
+    ends: What = "returns" if begin == "dies_at_s" else "resumes"
+    for worker in range(first, last):
+        yield Happening(float(start_s), worker, starts)
+        if end_s is not None:
+            yield Happening(float(end_s), worker, ends)
+
+
+def _troubles(entry: dict[str, Any], nodes: int) -> Iterator[LinkTrouble]:
+    ends = entry["link"]
+    unknown = sorted(set(entry) - LINK_KEYS)
+    if unknown:
+        raise ConfigError(f"failures.plan: {_words(entry)}: {unknown[0]} is unknown; known: {', '.join(LINK_KEYS)}")
+    if not (isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int) for end in ends)):
+        raise ConfigError(f"failures.plan: {_words(entry)}: link must be two nodes, e.g. [2, 5]")
+    for end in ends:
+        if not 0 <= end < nodes:
+            raise ConfigError(f"failures.plan: {_words(entry)}: there is no node {end}; nodes are 0 to {nodes - 1}")
+    if ends[0] == ends[1]:
+        raise ConfigError(f"failures.plan: {_words(entry)}: a link joins two different nodes")
+    from_s, until_s = entry.get("from_s", 0.0), entry.get("until_s", math.inf)
+    loss, slower, later = entry.get("loss", 0.0), entry.get("bandwidth_factor", 1.0), entry.get("latency_factor", 1.0)
+    if not all(isinstance(value, int | float) for value in (from_s, until_s, loss, slower, later)):
+        raise ConfigError(f"failures.plan: {_words(entry)}: from_s, until_s, loss and the factors must be numbers")
+    if not 0 <= from_s < until_s:
+        raise ConfigError(f"failures.plan: {_words(entry)}: must have 0 <= from_s < until_s")
+    if not 0 <= loss <= 1 or not slower > 0 or not later >= 0:
+        raise ConfigError(
+            f"failures.plan: {_words(entry)}: loss must be between 0 and 1, bandwidth_factor positive, "
+            "latency_factor 0 or more"
+        )
+    for source, target in [ends, ends[::-1]] if entry.get("both_ways") else [ends]:
+        yield LinkTrouble(source, target, from_s, until_s, loss, slower, later)
+
+
+def _words(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return repr(entry)
+    return "{" + ", ".join(f"{key}: {value}" for key, value in entry.items()) + "}"

@@ -1,0 +1,129 @@
+"""The parts of a virtual cluster, from a resolved configuration; each refuses what it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from runner import config as configs
+from runner.build import ConfigError, build
+from runner.cluster.compute import Compute, make_clock
+from runner.cluster.cost import Cost
+from runner.cluster.failures import Failures
+from runner.cluster.links import Link, Network, make_link
+from runner.config import Config
+
+KEYS = {"gpus_per_node", "inter", "intra", "links", "core_bandwidth", "reduction", "compute"}
+
+
+def cost(config: Config) -> Cost:
+    """What the modelled work costs."""
+    made: Cost = build(config["cost"], "cost")
+    return made
+
+
+def vector_bytes(cost: Cost, own: int | None) -> int:
+    """Bytes of a vector (d,) in a message.
+
+    Args:
+        own: of the problem's own; None where there is no problem.
+    """
+    nbytes = cost.message_bytes if cost.message_bytes is not None else own
+    if nbytes is None:
+        raise ConfigError("cost=none: problem=none has no messages of its own; choose a cost, e.g. cost=resnet50_v100")
+    return nbytes
+
+
+def workers_per_node(config: Config) -> int:
+    return int(config["gpus_per_node"]) // configs.gpus_per_worker(config)
+
+
+def network(config: Config) -> Network:
+    """The links, with what the plan of failures does to them."""
+    node, nodes = config["cluster"], config["nodes"]
+    unknown = sorted(set(node) - KEYS)
+    if unknown:
+        raise ConfigError(f"cluster.{unknown[0]}: a cluster has no such setting; known: {', '.join(sorted(KEYS))}")
+    core = node.get("core_bandwidth")
+    if core is not None and not (isinstance(core, int | float) and core > 0):
+        raise ConfigError(f"cluster.core_bandwidth={core}: must be positive, in bytes per second, or null for no limit")
+    if node["reduction"] not in ("ring", "tree"):
+        raise ConfigError(f"cluster.reduction={node['reduction']}: must be one of ring, tree")
+    inter = make_link(node["inter"], "cluster.inter")
+    return Network(
+        nodes,
+        workers_per_node(config),
+        configs.gpus_per_worker(config),
+        inter,
+        make_link(node["intra"], "cluster.intra"),
+        _overrides(node.get("links") or [], nodes, inter),
+        core,
+        node["reduction"],
+        failures(config).link_changes(nodes),
+    )
+
+
+def _overrides(entries: Any, nodes: int, inter: Link) -> dict[tuple[int, int], Link]:
+    """Links that differ: [{link: [2, 5], both_ways: true, bandwidth: 1.0e8}, ...]."""
+    if not isinstance(entries, list):
+        raise ConfigError(f"cluster.links={entries}: must be a list, e.g. [{{link: [2, 5], bandwidth: 1.0e8}}]")
+    found: dict[tuple[int, int], Link] = {}
+    for entry in entries:
+        ends = entry.get("link") if isinstance(entry, dict) else None
+        if not (isinstance(ends, list) and len(ends) == 2 and len({*ends} & {*range(nodes)}) == 2):
+            raise ConfigError(
+                f"cluster.links: {entry} must name two nodes of 0 to {nodes - 1}, e.g. {{link: [0, 1], bandwidth: 1e8}}"
+            )
+        changed = {key: value for key, value in entry.items() if key not in ("link", "both_ways")}
+        link = make_link(changed, f"cluster.links[{ends[0]}, {ends[1]}]", base=inter)
+        for a, b in [ends, ends[::-1]] if entry.get("both_ways") else [ends]:
+            found[a, b] = link
+    return found
+
+
+def compute(config: Config) -> Compute:
+    """How the GPUs compute; a cost group's seconds per gradient take the place of the cluster's."""
+    node = dict(config["cluster"]["compute"])
+    seconds = cost(config).seconds_per_gradient
+    if seconds is not None:
+        node["seconds"] = seconds
+    made: Compute = build(node, "cluster.compute")
+    made.check_ranks(configs.ranks(config))
+    return made
+
+
+def seconds_of(config: Config) -> Callable[[int, int], float]:
+    """(worker, draw) -> seconds of its gradient."""
+    return make_clock(compute(config), config["seed"], configs.workers(config), configs.gpus_per_worker(config))
+
+
+def failures(config: Config) -> Failures:
+    made: Failures = build(config["failures"], "failures")
+    return made
+
+
+def iterations_per_epoch(config: Config) -> int:
+    """Of a run without a data set, whose size problem=none states.
+
+    Raises:
+        ConfigError: a global batch is larger than that.
+    """
+    samples, batch = config["problem"]["train_samples"], configs.global_batch_size(config)
+    if batch > samples:
+        raise ConfigError(
+            f"problem.train_samples={samples}: one global batch of {batch} samples is more; use a smaller batch_size "
+            "or fewer nodes"
+        )
+    return int(samples // batch)
+
+
+def check(config: Config) -> None:
+    """Make every part once.
+
+    Raises:
+        ConfigError: one of them cannot be.
+    """
+    network(config)
+    seconds_of(config)(0, 0)
+    vector_bytes(cost(config), None if configs.timing_only(config) else 1)
+    failures(config).happenings(configs.workers(config), workers_per_node(config))

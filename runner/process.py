@@ -1,0 +1,81 @@
+"""What every process of a run does first: its log, its signals, its device; then it trains, or simulates."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner import config as configs
+from runner.config import Config
+from runner.launchers import RunFailedError
+from runner.lifeline import die_with_parent
+from runner.results import write_json
+from runner.runtimes.group import process_group
+from runner.simulation import simulate
+from runner.training import train
+
+
+def main_rank(folder: str) -> None:
+    """One process of a run, from start to end. Its place is in the environment, as torch's elastic launch sets it.
+
+    Raises:
+        Exception: whatever went wrong, after writing it to `log/rank-<rank>.error.json`.
+    """
+    run = Path(folder)
+    rank = int(os.environ["RANK"])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a rank at once, also inside torch
+    die_with_parent()
+    log = (run / "log" / f"rank-{rank:05d}.log").open("a", buffering=1)
+    os.dup2(log.fileno(), sys.stdout.fileno())
+    os.dup2(log.fileno(), sys.stderr.fileno())
+    faulthandler.register(signal.SIGTERM, log, chain=True)  # a rank that is stopped says where it stood
+    try:
+        config = configs.load(run)
+        device = _device(config)
+        if configs.simulated(config):
+            simulate(config, run, device)
+        else:
+            with process_group(config):
+                train(config, run, device)
+    except BaseException as error:
+        foreseen = isinstance(error, RunFailedError)  # it says all there is to say
+        report = {
+            "rank": rank,
+            "time": time.time(),
+            "error": str(error) if foreseen else f"{type(error).__name__}: {error}",
+            "traceback": "" if foreseen else traceback.format_exc(),
+        }
+        write_json(run / "log" / f"rank-{rank:05d}.error.json", report)
+        if isinstance(error, SystemExit):
+            os._exit(1)  # exit status 0 would pass for success
+        raise
+
+
+def _device(config: Config) -> torch.device:
+    torch.set_num_threads(config["threads_per_worker"])
+    if config["device"] == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions that bear on numbers, for environment.json."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+    }

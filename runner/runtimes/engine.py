@@ -1,0 +1,183 @@
+"""Virtual time: an event heap, and the coroutines that wait for its events.
+
+Events happen in the order of (time, sequence of posting), so a run is a pure function of what it is given. A coroutine
+that awaits a `Pending` is parked until that is done; everything else it does takes no virtual time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, Generic, TypeVar
+
+from algorithms.worker import Vector
+
+T = TypeVar("T")
+
+
+class DeadlockError(Exception):
+    """Nothing is left to happen, and some tasks still wait; the message says who waits for what."""
+
+
+class Ready(Generic[T]):
+    """A handle whose value is there from the start."""
+
+    __slots__ = ("value",)
+    arrived = True
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self.value
+        yield  # what makes this a generator
+
+
+class Pending(Generic[T]):
+    """Something under way; at most one task waits for it."""
+
+    __slots__ = ("done", "task", "value")
+    computing = False
+    """Whether the worker itself is at work on it, so that a pause of the worker delays it."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.value: T
+        self.task: Task | None = None
+
+    @property
+    def arrived(self) -> bool:
+        return self.done
+
+    def __await__(self) -> Generator[Pending[T], None, T]:
+        if not self.done:
+            yield self
+        return self.value
+
+    def complete(self, value: T) -> None:
+        """It is done: whoever waits for it goes on."""
+        self.done, self.value = True, value
+        self.wake()
+
+    def wake(self) -> None:
+        if self.task is not None:
+            task, self.task = self.task, None
+            task.advance()
+
+    def describe(self) -> str:
+        """What a task waits for, for people: "worker 3 waits for ..."."""
+        return "an event"
+
+
+class Task:
+    """One coroutine of one worker: an algorithm's `run`.
+
+    Args:
+        yielded: called with each iterate; virtual time stands still meanwhile.
+    """
+
+    __slots__ = ("_owed", "_run", "_step", "_yielded", "engine", "name", "paused_s", "waits_for")
+
+    def __init__(
+        self, engine: Engine, name: str, run: AsyncGenerator[Vector, None], yielded: Callable[[Vector], None]
+    ) -> None:
+        self.engine, self.name = engine, name
+        self._run, self._yielded = run, yielded
+        self._step = run.__anext__().__await__()
+        self.waits_for: Pending[Any] | None = None
+        self.paused_s: float | None = None  # since when it stands still
+        self._owed: list[tuple[float, Callable[[Any], None], Any]] = []
+
+    def advance(self) -> None:
+        """Run until the coroutine waits for something, or ends."""
+        if self.paused_s is not None:
+            self.after_pause(Task.advance, self, self.waits_for is not None and self.waits_for.computing)
+            return
+        while True:
+            try:
+                pending = self._step.send(None)
+            except StopIteration as stop:
+                self._yielded(stop.value)
+                self._step = self._run.__anext__().__await__()
+            except StopAsyncIteration:
+                self.waits_for = None
+                self.engine.end(self)
+                return
+            else:
+                pending.task = self
+                self.waits_for = pending
+                return
+
+    def pause(self) -> None:
+        self.paused_s = self.engine.now
+
+    def resume(self) -> None:
+        self.paused_s = None
+        for seconds, action, argument in self._owed:
+            self.engine.at(self.engine.now + seconds, action, argument)
+        self._owed.clear()
+
+    def after_pause(self, action: Callable[[Any], None], argument: Any, computing: bool) -> None:
+        """Put off what falls due during a pause; what had to be computed for it still takes as long afterwards."""
+        assert self.paused_s is not None
+        self._owed.append((self.engine.now - self.paused_s if computing else 0.0, action, argument))
+
+    def close(self) -> None:
+        """End it where it stands."""
+        if self.waits_for is not None:
+            self.waits_for.task = None
+        with contextlib.suppress(GeneratorExit, StopIteration, StopAsyncIteration):
+            self._step.throw(GeneratorExit())
+        self.engine.end(self)
+
+
+class VirtualClock:
+    """An engine's time, asked for as that of a real run is."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def now(self) -> float:
+        return self.engine.now
+
+
+class Engine:
+    """The heap and the clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._posted = 0
+        self.tasks: dict[Task, None] = {}  # a set that keeps its order
+
+    def at(self, time_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
+        """Call action(argument) at a virtual time, not before now."""
+        heapq.heappush(self._events, (time_s, self._posted, action, argument))
+        self._posted += 1
+
+    def start(self, task: Task) -> None:
+        """Let a task begin, now."""
+        self.tasks[task] = None
+        self.at(self.now, lambda _: task.advance() if task in self.tasks else None)
+
+    def end(self, task: Task) -> None:
+        self.tasks.pop(task, None)
+
+    def run(self) -> None:
+        """Until all tasks have ended.
+
+        Raises:
+            DeadlockError: they cannot.
+        """
+        events, pop = self._events, heapq.heappop
+        while self.tasks:
+            if not events:
+                raise DeadlockError(self._who_waits())
+            self.now, _, action, argument = pop(events)
+            action(argument)
+
+    def _who_waits(self, most: int = 8) -> str:
+        waits = [f"{t.name} waits for {t.waits_for.describe()}" for t in self.tasks if t.waits_for]
+        more = [f"and {len(waits) - most} more"] if len(waits) > most else []
+        return f"deadlock at {self.now:.6g} s of virtual time: " + "; ".join(waits[:most] + more)

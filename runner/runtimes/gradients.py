@@ -1,0 +1,205 @@
+"""Where the gradients of virtual workers come from: a pool of threads, a batched pass, or nowhere.
+
+Each gives the same interface: `begin` when a worker asks, `result()` when the virtual clock has got there. A gradient
+is a pure function of (x, rank, draw) and of that rank's buffers, so the order of computing does not matter.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from algorithms.worker import Vector
+from runner.data.dataset import Batches
+from runner.problem import Problem
+
+Gradients = tuple[Sequence[Tensor], Sequence[Vector]]
+"""Losses () and gradients (d,), one of each per GPU of a worker."""
+
+Buffers = dict[str, Tensor]
+
+CHUNK = 64
+"""Gradients in one batched pass: large enough to be efficient, small enough to fit the caches."""
+
+
+class Work(Protocol):
+    """Gradients under way."""
+
+    def result(self) -> Gradients: ...
+
+
+class Source(Protocol):
+    """Computes gradients for virtual workers."""
+
+    def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
+        """The gradients at x on each rank's mini-batch of that draw. `key` + (lane, draw) names the dropout masks."""
+
+    def close(self) -> None: ...
+
+
+class StandIn:
+    """In place of a vector where only the time is asked for: whatever is done with it gives it back."""
+
+    __slots__ = ()
+
+    def _itself(self, _: object) -> StandIn:
+        return self
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _itself
+
+    def __neg__(self) -> StandIn:
+        return self
+
+    @classmethod
+    def __torch_function__(cls, *_: object) -> StandIn:
+        return STAND_IN
+
+
+STAND_IN = StandIn()
+
+
+class NoGradients:
+    """Timing only."""
+
+    def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
+        return self
+
+    def result(self) -> Gradients:
+        return (), (STAND_IN,)  # type: ignore[return-value]
+
+    def close(self) -> None:
+        pass
+
+
+class Replicas:
+    """One copy of the problem per thread, and one set of buffers (BatchNorm statistics) per rank.
+
+    Args:
+        threads: of the pool; each computes with `threads_per_worker` threads of its own, which is a part of a
+            run's numerics and a setting of torch's per thread.
+    """
+
+    def __init__(self, problem: Problem, ranks: int, threads: int, threads_per_worker: int) -> None:
+        self.problem = problem
+        own = dict(problem.model.named_buffers())
+        self.buffers: list[Buffers] = [{k: v.clone() for k, v in own.items()} for _ in range(ranks)] if own else []
+        self._lock = threading.Lock()
+        self._mine = threading.local()
+        self.pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="gradients", initializer=torch.set_num_threads, initargs=(threads_per_worker,)
+        )
+
+    def mine(self) -> Problem:
+        """The calling thread's copy."""
+        if not hasattr(self._mine, "problem"):
+            with self._lock:
+                self._mine.problem = copy.deepcopy(self.problem)
+        problem: Problem = self._mine.problem
+        return problem
+
+    def holding(self, buffers: Buffers) -> Problem:
+        """The calling thread's copy, with those tensors as its buffers; training updates them in place."""
+        problem = self.mine()
+        for name, buffer in buffers.items():
+            path, _, leaf = name.rpartition(".")
+            problem.model.get_submodule(path)._buffers[leaf] = buffer
+        return problem
+
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Pool:
+    """Each gradient by itself, bit for bit as on a real process, as many side by side as there are threads."""
+
+    def __init__(self, replicas: Replicas, batches: Sequence[Batches]) -> None:
+        self.replicas, self.batches = replicas, batches
+
+    def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
+        submit = self.replicas.pool.submit
+        return _Futures([submit(self._one, x, rank, (*key, lane, draw), draw) for lane, rank in enumerate(ranks)])
+
+    def _one(self, x: Vector, rank: int, key: tuple[int, ...], draw: int) -> tuple[Tensor, Vector]:
+        buffers = self.replicas.buffers
+        return self.replicas.holding(buffers[rank] if buffers else {}).gradient(x, self.batches[rank](draw), key)
+
+    def close(self) -> None:
+        self.replicas.close()
+
+
+class _Futures:
+    def __init__(self, futures: list[Future[tuple[Tensor, Vector]]]) -> None:
+        self.futures = futures
+
+    def result(self) -> Gradients:
+        done = [future.result() for future in self.futures]
+        return [loss for loss, _ in done], [g for _, g in done]
+
+
+class Batched:
+    """All gradients that are asked for and not yet due, together (vmap), when the first of them falls due.
+
+    Which ones those are follows from virtual time alone, so a run is reproducible; its bits are not those of `Pool`.
+    """
+
+    def __init__(self, replicas: Replicas, batches: Sequence[Batches]) -> None:
+        self.replicas, self.batches = replicas, batches
+        self.waiting: list[_Asked] = []
+
+    def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
+        asked = [_Asked(self, x, rank, draw) for rank in ranks]
+        self.waiting += asked
+        return _Together(asked)
+
+    def compute(self) -> None:
+        """All that wait."""
+        chunks = [self.waiting[i : i + CHUNK] for i in range(0, len(self.waiting), CHUNK)]
+        self.waiting = []
+        for chunk, (losses, gradients) in zip(chunks, self.replicas.pool.map(self._chunk, chunks), strict=True):
+            for asked, loss, g in zip(chunk, losses.unbind(), gradients.unbind(), strict=True):
+                asked.done = loss, g
+
+    def _chunk(self, chunk: list[_Asked]) -> tuple[Tensor, Tensor]:
+        problem = self.replicas.mine()
+        images, labels = zip(*(self.batches[asked.rank](asked.draw) for asked in chunk), strict=True)
+        return problem.gradients(torch.stack([a.x for a in chunk]), torch.stack(images), torch.stack(labels))
+
+    def close(self) -> None:
+        self.replicas.close()
+
+
+class _Asked:
+    __slots__ = ("batched", "done", "draw", "rank", "x")
+
+    def __init__(self, batched: Batched, x: Vector, rank: int, draw: int) -> None:
+        self.batched, self.x, self.rank, self.draw = batched, x, rank, draw
+        self.done: tuple[Tensor, Vector] | None = None
+
+    def result(self) -> tuple[Tensor, Vector]:
+        if self.done is None:
+            self.batched.compute()
+        assert self.done is not None
+        return self.done
+
+
+class _Together:
+    __slots__ = ("asked",)
+
+    def __init__(self, asked: list[_Asked]) -> None:
+        self.asked = asked
+
+    def result(self) -> Gradients:
+        done = [asked.result() for asked in self.asked]
+        return [loss for loss, _ in done], [g for _, g in done]

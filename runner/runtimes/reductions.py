@@ -1,0 +1,184 @@
+"""Gradients and means on the virtual cluster: when they are there, and what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from algorithms.worker import Group, Vector
+from runner.cluster.cost import reduced_at
+from runner.runtimes.accounting import all_gather_bytes, all_reduce_bytes
+from runner.runtimes.engine import Pending
+from runner.runtimes.gradients import Work
+
+if TYPE_CHECKING:
+    from runner.runtimes.simulator import Cluster, VirtualWorker
+
+
+class Gradient(Pending[Vector]):
+    """A gradient that one GPU computes; it begins when it is awaited."""
+
+    __slots__ = ("begun_s", "work", "worker", "x")
+    computing = True
+
+    def __init__(self, worker: VirtualWorker, x: Vector) -> None:
+        super().__init__()
+        self.worker, self.x = worker, x
+        self.begun_s = 0.0
+        self.work: Work
+
+    def __await__(self) -> Generator[Pending[Vector], None, Vector]:
+        if not self.done:
+            self.begin()
+            yield self
+        return self.value
+
+    def begin(self) -> None:
+        worker = self.worker
+        self.begun_s = worker.engine.now
+        self.work = worker.cluster.source.begin(self.x, worker.processes, (worker.rank,), worker.draw)
+        seconds = worker.cluster.seconds_of(worker.rank, worker.draw)
+        worker.draw += 1
+        self.go_on(seconds)
+
+    def go_on(self, seconds: float) -> None:
+        self.worker.engine.at(self.begun_s + seconds, Gradient.finish, self)
+
+    def finish(self) -> None:
+        self.worker.losses, [g] = self.work.result()
+        self.complete(g)
+
+    def describe(self) -> str:
+        return f"its gradient number {self.worker.draw}"
+
+
+class ReducedGradient(Gradient):
+    """A gradient averaged over all GPUs of a group, as its buckets become ready."""
+
+    __slots__ = ("group", "seconds")
+
+    def __init__(self, worker: VirtualWorker, x: Vector, group: Group) -> None:
+        super().__init__(worker, x)
+        self.group, self.seconds = group, 0.0
+
+    def __await__(self) -> Generator[Pending[Vector], None, Vector]:
+        if not self.done:
+            self.begin()
+            yield self
+            worker = self.worker
+            worker.split.wait_s += worker.engine.now - self.begun_s - self.seconds
+            gpus = len(self.group.ranks) * worker.cluster.lanes
+            worker.split.bytes_sent += all_reduce_bytes(worker.cluster.vector_bytes, gpus)
+        return self.value
+
+    def go_on(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.worker.cluster.reduce("gradient", self.group).join(self.worker.rank, self)
+
+    def parts(self) -> Sequence[Vector]:
+        self.worker.losses, gradients = self.work.result()
+        return gradients
+
+    def describe(self) -> str:
+        return self.worker.cluster.reduce("gradient", self.group).describe()
+
+
+class Reduction(Pending[Vector]):
+    """The mean of a vector over a group; it begins when it is awaited."""
+
+    __slots__ = ("begun_s", "group", "seconds", "worker", "x")
+
+    def __init__(self, worker: VirtualWorker, x: Vector, group: Group) -> None:
+        super().__init__()
+        self.worker, self.x, self.group = worker, x, group
+        self.begun_s = self.seconds = 0.0
+
+    def __await__(self) -> Generator[Pending[Vector], None, Vector]:
+        worker, cluster = self.worker, self.worker.cluster
+        if not self.done:
+            self.begun_s = worker.engine.now
+            cluster.reduce("mean", self.group).join(worker.rank, self)
+            yield self
+            worker.split.wait_s += worker.engine.now - self.begun_s
+            worker.split.bytes_sent += all_reduce_bytes(cluster.share_bytes, len(self.group.ranks))
+            worker.split.bytes_sent += all_gather_bytes(cluster.share_bytes, cluster.lanes)
+        return self.value
+
+    def parts(self) -> Sequence[Vector]:
+        return (self.x,)
+
+    def describe(self) -> str:
+        return self.worker.cluster.reduce("mean", self.group).describe()
+
+
+class Collective:
+    """A reduction under way, finished by the arrival of its last member."""
+
+    def __init__(self, cluster: Cluster, kind: str, group: Group) -> None:
+        self.cluster, self.kind, self.group = cluster, kind, group
+        self.joined: dict[int, ReducedGradient | Reduction] = {}
+        self.finishing = False
+
+    def join(self, rank: int, member: ReducedGradient | Reduction) -> None:
+        assert rank not in self.joined, f"worker {rank} is in a {self.kind} of this group already"
+        self.joined[rank] = member
+        if len(self.joined) == len(self.group.ranks):
+            self.finishing = True
+            self.cluster.engine.at(self._end_s(), Collective.finish, self)
+
+    def _end_s(self) -> float:
+        cluster, members = self.cluster, self.joined.values()
+        if self.kind == "gradient":
+            buckets = cluster.cost.buckets(cluster.vector_bytes)
+        else:
+            buckets = [(cluster.vector_bytes, 1.0)]
+        now, network = cluster.engine.now, cluster.network
+        times = [network.all_reduce_s(self.group.ranks, size, now) for size, _ in buckets]
+        return reduced_at(buckets, times, [m.begun_s for m in members], [m.seconds for m in members])
+
+    def finish(self) -> None:
+        if not self.finishing:  # a member has gone meanwhile
+            return
+        members = [self.joined[rank] for rank in self.group.ranks]
+        for member in members:
+            task = member.worker.task
+            if task is not None and task.paused_s is not None:  # all wait for what it still has to do
+                task.after_pause(Collective.finish, self, computing=True)
+                return
+        del self.cluster.collectives[self.kind, self.group]
+        parts = [part for member in members for part in member.parts()]
+        mean = mean_gradient(parts) if self.kind == "gradient" else mean_vector(parts)
+        for member in members:
+            member.complete(mean)
+
+    def leave(self, rank: int) -> None:
+        """A member has died."""
+        if self.joined.pop(rank, None) is not None:
+            self.finishing = False
+
+    def describe(self) -> str:
+        missing = [rank for rank in self.group.ranks if rank not in self.joined]
+        who = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+        return f"the {self.kind} of {len(self.group.ranks)} workers; still to come: {who or 'nobody'}"
+
+
+def mean_gradient(parts: Sequence[Vector]) -> Vector:
+    """The mean in the order of the parts, each scaled before it is added, as DDP does."""
+    share = 1 / len(parts)
+    mean = parts[0] * share
+    if isinstance(mean, Tensor):
+        for part in parts[1:]:
+            mean.add_(part * share)
+    return mean
+
+
+def mean_vector(parts: Sequence[Vector]) -> Vector:
+    """The mean in the order of the parts, added first, as `ProcessWorker.all_reduce` does."""
+    if len(parts) == 1 or not isinstance(parts[0], Tensor):
+        return parts[0]
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total.add_(part)
+    return total.div_(len(parts))

@@ -1,0 +1,244 @@
+"""The runtime of the virtual cluster: every worker in this process, real numerics, modelled time.
+
+The algorithm file runs unchanged: what it awaits here is an event on the heap of `runner.runtimes.engine`. Numbers are
+those that real processes compute, to the bit for messages and for a mean of two; a mean of more is summed in rank
+order, which is not the order of gloo's ring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from algorithms.topology import Graph
+from algorithms.worker import Group, Payload, Vector
+from runner.clock import Split
+from runner.cluster.cost import Cost
+from runner.cluster.links import Link, Network
+from runner.optimizer import LocalOptimizer
+from runner.randomness import stream_seed
+from runner.runtimes.accounting import all_gather_bytes, message_bytes
+from runner.runtimes.engine import Engine, Pending, Ready, Task, VirtualClock
+from runner.runtimes.gradients import Source, StandIn
+from runner.runtimes.reductions import Collective, Gradient, ReducedGradient, Reduction
+
+S = TypeVar("S")
+
+VECTORS = (Tensor, StandIn)
+SCALAR_BYTES = 8
+TRUE, FALSE = Ready(True), Ready(False)
+
+
+class Cluster:
+    """The workers, and what is between them.
+
+    Args:
+        seconds_of: (worker, draw) -> seconds of a gradient.
+        vector_bytes: of one vector (d,) in a message.
+        lanes: GPUs per worker.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        cost: Cost,
+        seconds_of: Callable[[int, int], float],
+        source: Source,
+        *,
+        vector_bytes: int,
+        lanes: int,
+        seed: int,
+    ) -> None:
+        self.engine = Engine()
+        self.network, self.cost, self.seconds_of, self.source = network, cost, seconds_of, source
+        self.lanes, self.seed = lanes, seed
+        self.vector_bytes = vector_bytes
+        self.share_bytes = -(-vector_bytes // lanes)
+        self.gather_s = network.gather_s(vector_bytes) if lanes > 1 else 0.0
+        self.workers: list[VirtualWorker] = []
+        self.collectives: dict[tuple[str, Group], Collective] = {}
+        # Set by `runner.runtimes.mishaps`, where there is a plan of failures.
+        self.begun: Callable[[Collective], None] = lambda collective: None
+
+    def reduce(self, kind: str, group: Group) -> Collective:
+        """The reduction of that kind that the group is at. It has one at a time: its members wait for it."""
+        collective = self.collectives.get((kind, group))
+        if collective is None:
+            collective = self.collectives[kind, group] = Collective(self, kind, group)
+            self.begun(collective)
+        return collective
+
+    def start(
+        self, worker: VirtualWorker, run: AsyncGenerator[Vector, None], yielded: Callable[[Vector], None]
+    ) -> None:
+        """Let a worker begin its algorithm, now."""
+        worker.task = Task(self.engine, f"worker {worker.rank}", run, yielded)
+        self.engine.start(worker.task)
+
+    def post(self, source: VirtualWorker, target: int, sequence: int, payload: Payload) -> None:
+        """Send a message."""
+        vectors = sum(isinstance(part, VECTORS) for part in payload)
+        mine = message_bytes((vectors * self.share_bytes, (len(payload) - vectors) * SCALAR_BYTES))
+        source.split.bytes_sent += mine
+        now, nbytes = self.engine.now, mine * self.lanes
+        link = self.network.link(source.rank, target, now)
+        head_s = self.network.leave(link, source.rank, nbytes, now)
+        if link.loss and self._is_lost(link, source.rank, target, sequence):
+            payload = None  # type: ignore[assignment]
+        self.engine.at(head_s, self._arrive, (link, source.rank, target, sequence, payload, nbytes))
+
+    def _is_lost(self, link: Link, source: int, target: int, sequence: int) -> bool:
+        return stream_seed(self.seed, "message loss", source, target, sequence) < link.loss * 2**63
+
+    def _arrive(self, message: tuple[Link, int, int, int, Payload | None, int]) -> None:
+        link, source, target, sequence, payload, nbytes = message
+        ready_s = self.network.arrive(link, target, nbytes, self.engine.now) + self.gather_s
+        self.workers[target].deliver(source, sequence, payload, ready_s)
+
+
+class VirtualWorker:
+    """`algorithms.worker.Worker` on the virtual cluster.
+
+    Args:
+        draws: how many mini-batches this worker has in all.
+        x0: the common starting point.
+        optimizer: None where only the time is asked for.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        rank: int,
+        everyone: Group,
+        graph: Graph | None,
+        draws: int,
+        x0: Vector,
+        optimizer: LocalOptimizer | None,
+    ) -> None:
+        self.cluster, self.engine, self.rank, self.size = cluster, cluster.engine, rank, len(everyone.ranks)
+        self.everyone, self._graph, self.draws, self.x0, self.optimizer = everyone, graph, draws, x0, optimizer
+        self.processes = range(rank * cluster.lanes, (rank + 1) * cluster.lanes)
+        self.clock, self.split = VirtualClock(cluster.engine), Split()
+        self.draw = 0
+        self.exchanges = 0
+        self.losses: Sequence[Tensor] = ()
+        self.state: Any = None
+        self.task: Task | None = None
+        self.expected: dict[tuple[int, int], Exchange] = {}
+        self.mailbox: dict[tuple[int, int], tuple[Payload | None, float]] = {}
+        # Set by `runner.runtimes.mishaps` where a plan of failures has something to happen.
+        self.begin_again: Callable[[Any], Any] | None = None
+        self.never_comes: Callable[[int, int], bool] | None = None
+
+    @property
+    def graph(self) -> Graph:
+        assert self._graph is not None, "an algorithm that uses a graph declares so in `topology`"
+        return self._graph
+
+    @property
+    def loss(self) -> Tensor | None:
+        """() the mean over its GPUs' mini-batches."""
+        return torch.stack(list(self.losses)).mean() if self.losses else None
+
+    @property
+    def lr(self) -> float | None:
+        return None if self.optimizer is None else self.optimizer.lr
+
+    def initial(self) -> Vector:
+        return self.x0
+
+    def restore(self, state: S) -> S:
+        self.state = state if self.begin_again is None else self.begin_again(state)
+        restored: S = self.state
+        return restored
+
+    def has_work(self) -> Ready[bool]:
+        return TRUE if self.draw < self.draws else FALSE
+
+    def descend(self, x: Vector, g: Vector) -> Vector:
+        return x if self.optimizer is None else self.optimizer.descend(x, g)
+
+    def gradient(self, x: Vector, mean_over: Group | None = None) -> Gradient:
+        alone = mean_over is None or len(mean_over.ranks) == 1
+        if alone and self.cluster.lanes == 1:
+            return Gradient(self, x)
+        return ReducedGradient(self, x, Group((self.rank,)) if mean_over is None else mean_over)
+
+    def exchange(
+        self, outgoing: Mapping[int, Payload], incoming: Collection[int], like: Payload | None = None
+    ) -> Exchange:
+        self.exchanges += 1
+        for j, payload in outgoing.items():
+            self.cluster.post(self, j, self.exchanges, payload)
+        return Exchange(self, incoming, self.exchanges)
+
+    def all_reduce(self, x: Vector, group: Group) -> Reduction:
+        return Reduction(self, x, group)
+
+    def count_gathered(self, received: Iterable[Payload]) -> None:
+        """Each GPU has had its share of every vector received, and passes it on to the others of its node."""
+        for payload in received:
+            vectors = sum(isinstance(part, VECTORS) for part in payload)
+            self.split.bytes_sent += vectors * all_gather_bytes(self.cluster.share_bytes, self.cluster.lanes)
+
+    def deliver(self, source: int, sequence: int, payload: Payload | None, ready_s: float) -> None:
+        """A message is on its way in, all of it at `ready_s`; None stands for one that was lost."""
+        exchange = self.expected.pop((source, sequence), None)
+        if exchange is not None:
+            exchange.take(source, payload, ready_s)
+        elif sequence > self.exchanges:  # or it is late: nobody waits for it any more
+            self.mailbox[source, sequence] = payload, ready_s
+
+
+class Exchange(Pending[dict[int, Payload]]):
+    """One neighbour exchange under way: see `Worker.exchange`."""
+
+    __slots__ = ("missing", "ready_s", "sequence", "worker")
+
+    def __init__(self, worker: VirtualWorker, incoming: Collection[int], sequence: int) -> None:
+        super().__init__()
+        self.worker, self.sequence = worker, sequence
+        self.value = dict.fromkeys(incoming, ())  # in the order of `incoming`
+        self.missing, self.ready_s = len(incoming), 0.0
+        for source in incoming:
+            there = worker.mailbox.pop((source, sequence), None)
+            if there is not None:
+                self.take(source, *there)
+            elif worker.never_comes is not None and worker.never_comes(source, sequence):
+                self.take(source, None, worker.engine.now)
+            else:
+                worker.expected[source, sequence] = self
+
+    def take(self, source: int, payload: Payload | None, ready_s: float) -> None:
+        if payload is None:
+            del self.value[source]
+        else:
+            self.value[source] = payload
+        self.missing -= 1
+        if ready_s > self.ready_s:
+            self.ready_s = ready_s
+        if self.task is not None and not self.missing:
+            self.worker.engine.at(max(self.ready_s, self.worker.engine.now), Exchange.wake, self)
+
+    @property
+    def arrived(self) -> bool:
+        return not self.missing and self.ready_s <= self.worker.engine.now
+
+    def __await__(self) -> Generator[Pending[dict[int, Payload]], None, dict[int, Payload]]:
+        worker = self.worker
+        if not self.arrived:
+            begun_s = worker.engine.now
+            if not self.missing:
+                worker.engine.at(self.ready_s, Exchange.wake, self)
+            yield self
+            worker.split.wait_s += worker.engine.now - begun_s
+        if worker.cluster.lanes > 1:
+            worker.count_gathered(self.value.values())
+        return self.value
+
+    def describe(self) -> str:
+        sources = sorted(j for j, sequence in self.worker.expected if sequence == self.sequence)
+        return f"message {self.sequence} of " + ", ".join(f"worker {j}" for j in sources)

@@ -1,0 +1,267 @@
+"""Training on the virtual cluster: all workers of a run in this process, recorded and evaluated as real ones are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from algorithms.worker import Group, Vector
+from runner import config as configs
+from runner.cluster import make
+from runner.config import Config
+from runner.data import load as load_dataset
+from runner.data.dataset import Batches, Dataset
+from runner.evaluation import RECALIBRATION_BATCHES, fold, scores
+from runner.graphs import make_graph
+from runner.optimizer import LocalOptimizer
+from runner.prepare import make_algorithm, make_model, make_sampler, make_span
+from runner.problem import Score, make_problem
+from runner.recording import Journal, Recorder
+from runner.results import Row, write_json
+from runner.runtimes.gradients import STAND_IN, Batched, Buffers, NoGradients, Pool, Replicas, Source, cores
+from runner.runtimes.mishaps import Mishaps
+from runner.runtimes.simulator import Cluster, VirtualWorker
+from runner.summary import summarise
+
+
+class Simulation:
+    """All parts of a run on the virtual cluster.
+
+    Args:
+        config: resolved.
+        device: that computes the gradients.
+    """
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config, self.lanes = config, configs.gpus_per_worker(config)
+        self.size, self.processes = configs.workers(config), configs.ranks(config)
+        self.algorithm = make_algorithm(config)
+        self.replicas: Replicas | None = None
+        if configs.timing_only(config):
+            self.per_epoch = make.iterations_per_epoch(config)
+            source: Source = NoGradients()
+            vector_bytes = None
+        else:
+            source, vector_bytes = self._make_source(device)
+        cost = make.cost(config)
+        self.cluster = Cluster(
+            make.network(config),
+            cost,
+            make.seconds_of(config),
+            source,
+            vector_bytes=make.vector_bytes(cost, vector_bytes),
+            lanes=self.lanes,
+            seed=config["seed"],
+        )
+        graph = make_graph(config, self.algorithm, self.size, self.per_epoch)
+        everyone = Group(tuple(range(self.size)))
+        draws = config["epochs"] * self.per_epoch
+        x0 = STAND_IN if self.replicas is None else self.replicas.problem.x0
+        self.cluster.workers = [
+            VirtualWorker(self.cluster, rank, everyone, graph, draws, x0, self._make_optimizer())  # type: ignore[arg-type]
+            for rank in range(self.size)
+        ]
+        self.source = source
+
+    def _make_source(self, device: torch.device) -> tuple[Source, int]:
+        config = self.config
+        dataset = load_dataset(config["dataset"])
+        problem = make_problem(config, make_model(config, dataset), device)
+        self.dataset: Dataset = dataset.to(device, problem.dtype)
+        self.sampler = make_sampler(config, dataset)
+        self.per_epoch = self.sampler.iterations_per_epoch
+        threads = 1 if device.type == "cuda" else config["launcher"].get("threads") or cores()
+        self.replicas = Replicas(problem, self.processes, threads, config["threads_per_worker"])
+        source = Batched if config["problem"]["batched"] else Pool
+        return source(self.replicas, self.make_batches()), problem.x0.nbytes
+
+    def make_batches(self) -> list[Batches]:
+        """The training mini-batches of every rank."""
+        return [self.dataset.batches(self.sampler, rank, self.config["seed"]) for rank in range(self.processes)]
+
+    def _make_optimizer(self) -> LocalOptimizer | None:
+        if self.replicas is None:
+            return None
+        span = make_span(self.config, self.per_epoch)
+        return LocalOptimizer(self.config["optimizer"], self.config["schedule"], self.replicas.problem.x0, span)
+
+    def run(self, yielded: Callable[[VirtualWorker, Vector], None], changed: Callable[[], None] = lambda: None) -> None:
+        """From the start of all workers to the end of the last.
+
+        Args:
+            yielded: called with each iterate of each worker.
+            changed: called when a worker has died or returned.
+        """
+        failures = make.failures(self.config)
+        plan = failures.happenings(self.size, make.workers_per_node(self.config))
+
+        def start(worker: VirtualWorker) -> None:
+            self.cluster.start(worker, self.algorithm.run(worker), lambda x: note(worker, x))
+
+        mishaps = Mishaps(self.cluster, failures, plan, start, changed)
+
+        def note(worker: VirtualWorker, x: Vector) -> None:
+            if plan:
+                mishaps.yielded(worker, x)
+            yielded(worker, x)
+
+        for worker in self.cluster.workers:
+            start(worker)
+        self.cluster.engine.run()
+
+    def close(self) -> None:
+        self.source.close()
+
+
+@dataclass
+class Snapshot:
+    """A worker at the end of an epoch: its iterate, and the buffers of each of its GPUs."""
+
+    x: Tensor
+    buffers: list[Buffers]
+
+
+class Evaluator:
+    """Scores the workers, as `runner.evaluation` does on real processes: part by part, in the pool."""
+
+    def __init__(self, simulation: Simulation, replicas: Replicas) -> None:
+        settings = simulation.config["evaluation"]
+        self.replicas, self.dataset, self.lanes = replicas, simulation.dataset, simulation.lanes
+        self.batch_norm, self.batch_size = settings["batch_norm"], settings["batch_size"]
+        self.calibration = simulation.make_batches() if replicas.buffers else []
+
+    def snapshot(self, worker: VirtualWorker, x: Tensor) -> Snapshot:
+        """The worker between two steps. Iterates are never changed in place; buffers are."""
+        return Snapshot(x, [copied(self.replicas.buffers[rank]) for rank in worker.processes if self.replicas.buffers])
+
+    def evaluate(self, workers: dict[int, Snapshot]) -> Row:
+        """The row of an evaluation, from the living workers by rank."""
+        parts = [(rank, lane) for rank in sorted(workers) for lane in range(self.lanes)]
+        first = workers[parts[0][0]].x
+        total = torch.zeros_like(first, dtype=torch.float64)
+        for rank in sorted(workers):
+            total += workers[rank].x
+        mean = total / len(workers)
+        buffers = self._mean_buffers(mean.to(first.dtype), workers, parts) if self.replicas.buffers else {}
+
+        def one(place: int) -> list[float]:
+            rank, lane = parts[place]
+            worker = workers[rank]
+            own = self._score(worker.x, worker.buffers[lane] if buffers else {}, lane, self.lanes)
+            together = self._score(mean.to(first.dtype), buffers, place, len(parts))
+            return scores(float(torch.linalg.vector_norm(worker.x.double() - mean)), own, together)
+
+        rows = list(self.replicas.pool.map(one, range(len(parts))))
+        return fold(torch.tensor(rows, dtype=torch.float64), self.lanes)
+
+    def _score(self, x: Tensor, buffers: Buffers, part: int, parts: int) -> Score:
+        problem = self.replicas.holding(buffers)
+        return problem.evaluate(x, self.dataset.test_batches(self.batch_size, part, parts))
+
+    def _mean_buffers(self, mean: Tensor, workers: dict[int, Snapshot], parts: list[tuple[int, int]]) -> Buffers:
+        """The buffers of the mean model."""
+        every = [workers[rank].buffers[lane] for rank, lane in parts]
+        if self.batch_norm == "own":
+            return every[0]
+        if self.batch_norm == "recalibrate":
+            ranks = [rank * self.lanes + lane for rank, lane in parts]
+            every = list(self.replicas.pool.map(lambda rank: self._recalibrated(mean, rank), ranks))
+        return mean_of(every)
+
+    def _recalibrated(self, mean: Tensor, rank: int) -> Buffers:
+        buffers = copied(self.replicas.buffers[rank])
+        problem = self.replicas.holding(buffers)
+        problem.recalibrate(mean, (self.calibration[rank](draw) for draw in range(RECALIBRATION_BATCHES)))
+        return buffers
+
+
+def copied(buffers: Buffers) -> Buffers:
+    return {name: buffer.clone() for name, buffer in buffers.items()}
+
+
+def mean_of(every: list[Buffers]) -> Buffers:
+    """The mean of each floating-point buffer in float64, in the order given; the others as in the first."""
+    mean = dict(every[0])
+    for name, first in mean.items():
+        if first.is_floating_point():
+            total = torch.zeros_like(first, dtype=torch.float64)
+            for buffers in every:
+                total += buffers[name]
+            mean[name] = (total / len(every)).to(first.dtype)
+    return mean
+
+
+class Epochs:
+    """Evaluates an epoch when its last living worker has reached its end, on snapshots: no clock is charged."""
+
+    def __init__(self, simulation: Simulation, evaluator: Evaluator, recorder: Recorder) -> None:
+        self.workers, self.engine = simulation.cluster.workers, simulation.cluster.engine
+        self.evaluator, self.recorder = evaluator, recorder
+        self.step = simulation.config["evaluation"]["every"] * simulation.per_epoch
+        self.draws = simulation.config["epochs"] * simulation.per_epoch
+        self.next_end = self.step
+        self.reached: dict[int, dict[int, Snapshot]] = {}  # draw at an epoch's end -> worker -> snapshot
+        self.latest: dict[int, Vector] = {}
+
+    def yielded(self, worker: VirtualWorker, x: Vector) -> None:
+        self.latest[worker.rank] = x
+        if worker.draw % self.step == 0 and self.next_end <= worker.draw < self.draws:
+            self.reached.setdefault(worker.draw, {}).setdefault(worker.rank, self.evaluator.snapshot(worker, x))
+            self.check()
+
+    def check(self) -> None:
+        """Evaluate what is complete."""
+        living = [worker for worker in self.workers if worker.task is not None]
+        while living and self.next_end < self.draws:
+            there = self.reached.get(self.next_end, {})
+            if any(worker.draw <= self.next_end and worker.rank not in there for worker in living):
+                return
+            if there:
+                self.recorder.evaluation(self.evaluator.evaluate(there), self.next_end, self.engine.now)
+                del self.reached[self.next_end]
+            self.next_end += self.step
+
+    def final(self) -> Row:
+        """After the end of training."""
+        living = [worker for worker in self.workers if worker.task is not None]
+        return self.evaluator.evaluate({w.rank: self.evaluator.snapshot(w, self.latest[w.rank]) for w in living})
+
+
+NOT_EVALUATED: Row = dict.fromkeys(
+    ("top1_mean_model", "top1_workers_mean", "top1_workers_std", "top1_centre", "loss_mean_model", "loss_workers_mean",
+     "consensus_distance", "consensus_distance_max")
+)  # fmt: skip
+
+
+def simulate(config: Config, folder: Path, device: torch.device) -> None:
+    """Run the configuration's algorithm to its end, on the virtual cluster."""
+    simulation = Simulation(config, device)
+    journal = Journal(folder, 0, config["tensorboard"])
+    recorders = [
+        Recorder(journal, config, worker, simulation.per_epoch, "virtual") for worker in simulation.cluster.workers
+    ]
+    if simulation.replicas is None:
+        simulation.run(lambda worker, _: recorders[worker.rank].step())
+        final = dict(NOT_EVALUATED)
+    else:
+        epochs = Epochs(simulation, Evaluator(simulation, simulation.replicas), recorders[0])
+
+        def yielded(worker: VirtualWorker, x: Vector) -> None:
+            recorders[worker.rank].step()
+            epochs.yielded(worker, x)
+
+        simulation.run(yielded, epochs.check)
+        final = epochs.final()
+        recorders[0].evaluation(final, time_s=max(recorder.end_s for recorder in recorders))
+        buffers = bool(simulation.replicas.buffers)
+        final["batch_norm"] = config["evaluation"]["batch_norm"] if buffers else None
+    for recorder in recorders:
+        recorder.close()
+    journal.close()
+    simulation.close()
+    totals = torch.tensor([recorder.totals() for recorder in recorders], dtype=torch.float64)
+    write_json(folder / "summary.json", summarise(config, totals.mean(0).tolist(), final, simulation.per_epoch))

@@ -1,0 +1,54 @@
+"""summary.json: what a finished run comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner import config as configs
+from runner.config import Config
+from runner.identity import identity, settings, variant
+from runner.results import Row
+
+
+def summarise(config: Config, totals: Sequence[float], final: Row, per_epoch: int) -> Row:
+    """The summary of a run.
+
+    Args:
+        totals: `Recorder.totals()`, the mean over all processes (or virtual workers).
+        final: the scores of the last evaluation.
+    """
+    training_s, iteration_s, compute_s, wait_s, data_s, bytes_sent = totals
+    choices, virtual, timing_only = config["choices"], configs.simulated(config), configs.timing_only(config)
+    return {
+        "identity": identity(config),
+        "experiment": choices.get("experiment"),
+        **{group: choices[group] for group in ("algorithm", "topology")},
+        **{group: None if timing_only else choices[group] for group in ("dataset", "model")},
+        **{group: choices[group] for group in ("optimizer", "schedule", "sampling")},
+        "variant": variant(config),
+        "settings": settings(config),
+        "launcher": config["launcher"]["kind"],
+        "clock": "virtual" if virtual else "wall",
+        **{group: choices[group] if virtual else None for group in ("cluster", "cost", "failures")},
+        "time_as_for": config["cost"]["of"] if virtual else None,
+        "device": config["device"],
+        "backend": config["backend"],
+        "nodes": config["nodes"],
+        "gpus_per_node": config["gpus_per_node"],
+        "workers": configs.workers(config),
+        "batch_size": config["batch_size"],
+        "global_batch_size": configs.global_batch_size(config),
+        "lr": config["optimizer"]["lr"],
+        "seed": config["seed"],
+        "epochs": config["epochs"],
+        "iterations": config["epochs"] * per_epoch,
+        "evaluated_model": "mean",
+        **final,
+        "training_time_s": training_s,
+        "epoch_time_s": iteration_s * per_epoch,
+        "iteration_time_s": iteration_s,
+        "compute_s": compute_s,
+        "wait_s": wait_s,
+        "data_s": data_s,
+        "bytes_sent": round(bytes_sent * configs.gpus_per_worker(config)),
+    }
