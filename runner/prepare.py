@@ -139,9 +139,8 @@ def _resolve_device(config: Config) -> None:
         config["backend"] = "nccl" if config["device"] == "cuda" else "gloo"
     if config["backend"] == "nccl" and (config["device"] != "cuda" or gpus < processes):
         raise ConfigError(
-            f"backend=nccl: needs device=cuda and one GPU per process: nodes={config['nodes']} "
-            f"gpus_per_node={config['gpus_per_node']} are {processes}, this machine has {gpus}; backend=gloo shares "
-            "GPUs between processes, device=cpu needs none"
+            f"backend=nccl: needs device=cuda and one GPU per process ({processes}), this machine has {gpus}; "
+            "backend=gloo shares GPUs between processes, device=cpu needs none"
         )
 
 

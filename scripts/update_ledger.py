@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from runner.config import conf_dir
 from runner.identity import GROUPS, LEDGER, OUTSIDE, VIRTUAL_GROUPS, flat
@@ -37,7 +37,8 @@ def _keys(path: Path, prefix: str, left_out: set[str]) -> dict[str, Any]:
 def _with_bases(path: Path) -> Any:
     """A file on top of those of its own folder that its defaults list names."""
     content = OmegaConf.load(path)
-    bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base not in ("schema", "_self_")]
+    listed: list[Any] = content.get("defaults", []) if isinstance(content, DictConfig) else []
+    bases = [base for base in listed if isinstance(base, str) and base not in ("schema", "_self_")]
     return OmegaConf.merge(*(_with_bases(path.with_name(f"{base}.yaml")) for base in bases), content)
 
 

@@ -45,7 +45,7 @@ class Compute:
     distribution: Literal["constant", "lognormal"] = "constant"
     sigma: float = 0.1
     trace: str | None = None
-    slow: dict[Any, Any] = field(default_factory=dict)
+    slow: dict[Any, Any] | None = None
     transient_probability: float = 0.0
     transient_factor: float = 1.0
     sleep_ranks: list[Any] = field(default_factory=list)
@@ -68,12 +68,11 @@ class Compute:
             raise ConfigError(
                 f"{key}.sleep_low_s={self.sleep_low_s} sleep_high_s={self.sleep_high_s}: must be 0 <= low <= high"
             )
-        for rank, factor in self.slow.items():
-            if not (_is_rank(rank) and isinstance(factor, int | float) and 0 < factor < math.inf):
-                raise ConfigError(f"{key}.slow={self.slow}: must map GPU ranks to positive factors, e.g. {{3: 2.0}}")
-        for rank in self.sleep_ranks:
-            if not _is_rank(rank):
-                raise ConfigError(f"{key}.sleep_ranks={self.sleep_ranks}: must be GPU ranks, e.g. [0, 5]")
+        slow = {} if self.slow is None else self.slow
+        if not (isinstance(slow, dict) and all(_is_rank(r) and _is_factor(f) for r, f in slow.items())):
+            raise ConfigError(f"{key}.slow={self.slow}: must map GPU ranks to positive factors, e.g. {{3: 2.0}}")
+        if not (isinstance(self.sleep_ranks, list) and all(map(_is_rank, self.sleep_ranks))):
+            raise ConfigError(f"{key}.sleep_ranks={self.sleep_ranks}: must be GPU ranks, e.g. [0, 5]")
 
     def check_ranks(self, ranks: int) -> None:
         """Refuse GPUs that do not exist.
@@ -81,7 +80,7 @@ class Compute:
         Raises:
             ConfigError: `slow` or `sleep_ranks` names one.
         """
-        for name, named in (("slow", self.slow), ("sleep_ranks", self.sleep_ranks)):
+        for name, named in (("slow", self.slow or {}), ("sleep_ranks", self.sleep_ranks)):
             for rank in named:
                 if rank >= ranks:
                     raise ConfigError(
@@ -92,6 +91,10 @@ class Compute:
 
 def _is_rank(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_factor(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def make_clock(compute: Compute, seed: int, workers: int, lanes: int) -> Callable[[int, int], float]:
@@ -129,7 +132,7 @@ def _block(
             times = np.array([row[draw % len(row)] for draw in range(block * BLOCK, (block + 1) * BLOCK)])
         if compute.distribution == "lognormal":
             times = times * np.exp(compute.sigma * normal - compute.sigma**2 / 2)
-        times = times * float(compute.slow.get(rank, 1.0))
+        times = times * float((compute.slow or {}).get(rank, 1.0))
         times = np.where(transient < compute.transient_probability, times * compute.transient_factor, times)
         if rank in compute.sleep_ranks:
             times = times + compute.sleep_low_s + (compute.sleep_high_s - compute.sleep_low_s) * sleep
@@ -138,24 +141,30 @@ def _block(
     return values
 
 
-def _recorded(trace: str, seconds: float | None) -> list[list[float]]:
-    """Compute times by recorded rank, scaled to the mean `seconds` where that is given."""
+def _recorded(trace: str, mean_s: float | None) -> list[list[float]]:
+    """Compute times by recorded rank, scaled to the mean `mean_s` where that is given."""
     where = Path(trace).expanduser()
     files = sorted(where.glob("rank-*.jsonl")) if where.is_dir() else [where]
-    times: list[list[float]] = []
+    recorded: dict[tuple[str, int], list[float]] = {}  # of each worker in each file
     for file in files:
+        steps: dict[int, int] = {}
         try:
-            rows = list(read_rows(file))
-            times.append([float(row["compute_s"]) for row in rows])
+            for row in read_rows(file):
+                worker, step, seconds = row["worker"], row["step"], float(row["compute_s"])
+                count = step - steps.get(worker, 0)
+                if count > 0:  # a row may cover many steps, and the last one none
+                    recorded.setdefault((file.name, worker), []).append(max(seconds / count, 0.0))
+                    steps[worker] = step
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"cluster.compute.trace={trace}: {file.name} cannot be read ({type(error).__name__}: {error}); "
                 "name a run's folder or one of its rank-*.jsonl"
             ) from error
-    if not times or not all(times):
+    times = [recorded[key] for key in sorted(recorded)]
+    if not times:
         raise ConfigError(f"cluster.compute.trace={trace}: holds no recorded iterations; name the folder of a run")
     mean = sum(map(sum, times)) / sum(map(len, times))
     if not 0 < mean < math.inf:
         raise ConfigError(f"cluster.compute.trace={trace}: its mean compute time is {mean} s; record another run")
-    scale = 1.0 if seconds is None else seconds / mean
+    scale = 1.0 if mean_s is None else mean_s / mean
     return [[scale * time for time in row] for row in times]

@@ -23,6 +23,14 @@ TIMES = (("dies_at_s", "returns_at_s"), ("pauses_at_s", "resumes_at_s"))
 LINK_KEYS = {"link", "both_ways", "from_s", "until_s", "loss", "bandwidth_factor", "latency_factor"}
 
 What = Literal["dies", "returns", "pauses", "resumes"]
+IN_ORDER: tuple[What, ...] = ("returns", "resumes", "pauses", "dies")  # at the same time
+STATES: dict[What, tuple[tuple[str, ...], str]] = {
+    "dies": (("alive", "paused"), "dead"),
+    "returns": (("dead",), "alive"),
+    "pauses": (("alive",), "paused"),
+    "resumes": (("paused",), "alive"),
+}
+"""In which states something can happen to a worker, and the state that it leads to."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,8 @@ class Failures:
         for name in ("timeout_s", "detection_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"failures.{name}={getattr(self, name)}: must be seconds, 0 or more")
+        if not isinstance(self.plan, list):
+            raise ConfigError(f"failures.plan={self.plan}: must be a list, e.g. [{{worker: 3, dies_at_s: 12}}]")
         for entry in self.plan:
             if not isinstance(entry, dict) or len({*WHO, "link"} & set(entry)) != 1:
                 raise ConfigError(f"failures.plan: {_words(entry)} must name a worker, a node or a link (one of them)")
@@ -93,14 +103,17 @@ class Failures:
             ConfigError: a worker or node does not exist, or the times make no sense.
         """
         found = [each for entry in self.plan if "link" not in entry for each in _of(entry, workers, workers_per_node)]
-        order: dict[What, int] = {"returns": 0, "resumes": 1, "pauses": 2, "dies": 3}
-        found.sort(key=lambda each: (each.time_s, each.worker, order[each.what]))
-        gone: dict[int, What] = {}
+        found.sort(key=lambda each: (each.time_s, each.worker, IN_ORDER.index(each.what)))
+        states: dict[int, str] = {}
         for each in found:
-            before = gone.get(each.worker)
-            if before == "dies" and each.what != "returns":
-                raise ConfigError(f"failures.plan: worker {each.worker} {each.what} at {each.time_s} s, but it is dead")
-            gone[each.worker] = each.what
+            possible, after = STATES[each.what]
+            state = states.get(each.worker, "alive")
+            if state not in possible:
+                raise ConfigError(
+                    f"failures.plan: worker {each.worker} {each.what} at {each.time_s:g} s, but it is {state} then; "
+                    "its entries must not overlap"
+                )
+            states[each.worker] = after
         return found
 
     def link_changes(self, nodes: int) -> dict[tuple[int, int], LinkChange]:
@@ -145,7 +158,7 @@ def _of(entry: dict[str, Any], workers: int, workers_per_node: int) -> Iterator[
     if begin == "pauses_at_s" and end_s is None:
         raise ConfigError(f"failures.plan: {_words(entry)}: resumes_at_s is missing")
     for key, value in ((begin, start_s), (end, end_s)):
-        if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
+        if (value is not None or key == begin) and not (isinstance(value, int | float) and 0 <= value < math.inf):
             raise ConfigError(f"failures.plan: {_words(entry)}: {key} must be seconds of virtual time, 0 or more")
     if end_s is not None and end_s <= start_s:
         raise ConfigError(f"failures.plan: {_words(entry)}: {end} must be later than {begin}")
@@ -178,7 +191,7 @@ def _troubles(entry: dict[str, Any], nodes: int) -> Iterator[LinkTrouble]:
         raise ConfigError(f"failures.plan: {_words(entry)}: from_s, until_s, loss and the factors must be numbers")
     if not 0 <= from_s < until_s:
         raise ConfigError(f"failures.plan: {_words(entry)}: must have 0 <= from_s < until_s")
-    if not 0 <= loss <= 1 or not slower > 0 or not later >= 0:
+    if not 0 <= loss <= 1 or not 0 < slower < math.inf or not 0 <= later < math.inf:
         raise ConfigError(
             f"failures.plan: {_words(entry)}: loss must be between 0 and 1, bandwidth_factor positive, "
             "latency_factor 0 or more"

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from runner import config as configs
-from runner.build import ConfigError, build
+from runner.build import ConfigError, build, nearest
 from runner.cluster.compute import Compute, make_clock
 from runner.cluster.cost import Cost
 from runner.cluster.failures import Failures
 from runner.cluster.links import Link, Network, make_link
 from runner.config import Config
 
-KEYS = {"gpus_per_node", "inter", "intra", "links", "core_bandwidth", "reduction", "compute"}
+NEEDED = ("inter", "intra", "reduction", "compute")
+KEYS = {*NEEDED, "gpus_per_node", "links", "core_bandwidth"}
 
 
 def cost(config: Config) -> Cost:
@@ -43,9 +44,12 @@ def network(config: Config) -> Network:
     node, nodes = config["cluster"], config["nodes"]
     unknown = sorted(set(node) - KEYS)
     if unknown:
-        raise ConfigError(f"cluster.{unknown[0]}: a cluster has no such setting; known: {', '.join(sorted(KEYS))}")
+        raise ConfigError(f"cluster.{unknown[0]}: a cluster has no such setting; {nearest(unknown[0], KEYS)}")
+    missing = [key for key in NEEDED if key not in node]
+    if missing:
+        raise ConfigError(f"cluster.{missing[0]}: is missing; begin your cluster file with `defaults: [10gbe]`")
     core = node.get("core_bandwidth")
-    if core is not None and not (isinstance(core, int | float) and core > 0):
+    if core is not None and not (isinstance(core, int | float) and not isinstance(core, bool) and core > 0):
         raise ConfigError(f"cluster.core_bandwidth={core}: must be positive, in bytes per second, or null for no limit")
     if node["reduction"] not in ("ring", "tree"):
         raise ConfigError(f"cluster.reduction={node['reduction']}: must be one of ring, tree")
@@ -70,7 +74,9 @@ def _overrides(entries: Any, nodes: int, inter: Link) -> dict[tuple[int, int], L
     found: dict[tuple[int, int], Link] = {}
     for entry in entries:
         ends = entry.get("link") if isinstance(entry, dict) else None
-        if not (isinstance(ends, list) and len(ends) == 2 and len({*ends} & {*range(nodes)}) == 2):
+        if not (
+            isinstance(ends, list) and len(ends) == 2 and ends[0] != ends[1] and all(e in range(nodes) for e in ends)
+        ):
             raise ConfigError(
                 f"cluster.links: {entry} must name two nodes of 0 to {nodes - 1}, e.g. {{link: [0, 1], bandwidth: 1e8}}"
             )
@@ -83,10 +89,12 @@ def _overrides(entries: Any, nodes: int, inter: Link) -> dict[tuple[int, int], L
 
 def compute(config: Config) -> Compute:
     """How the GPUs compute; a cost group's seconds per gradient take the place of the cluster's."""
-    node = dict(config["cluster"]["compute"])
+    node = config["cluster"]["compute"]
+    if not isinstance(node, dict):
+        raise ConfigError(f"cluster.compute={node}: must hold the settings of runner.cluster.compute.Compute")
     seconds = cost(config).seconds_per_gradient
     if seconds is not None:
-        node["seconds"] = seconds
+        node = {**node, "seconds": seconds}
     made: Compute = build(node, "cluster.compute")
     made.check_ranks(configs.ranks(config))
     return made

@@ -172,8 +172,28 @@ class _Direct:
         indices = self._sampler.indices(self._rank, draw)
         return self._dataset.train_batch(indices, seed=self._seed, epoch=self._sampler.epoch_of(draw))
 
+    def with_others(self, others: Sequence[_Direct], draws: Sequence[int]) -> Batch | None:
+        """As `together`; None where the draws are of several epochs, which are augmented apart."""
+        epochs = {self._sampler.epoch_of(draw) for draw in draws}
+        if len(epochs) > 1 or any(each._dataset is not self._dataset for each in others):
+            return None
+        indices = [each._sampler.indices(each._rank, draw) for each, draw in zip(others, draws, strict=True)]
+        images, labels = self._dataset.train_batch(torch.cat(indices), seed=self._seed, epoch=epochs.pop())
+        return images.unflatten(0, (len(others), -1)), labels.unflatten(0, (len(others), -1))
+
     def close(self) -> None:
         pass
+
+
+def together(batches: Sequence[Batches], draws: Sequence[int]) -> Batch:
+    """One batch of each of several ranks, stacked: x (N, B, C, H, W) and y (N, B), made in one go if possible."""
+    alike = [each for each in batches if isinstance(each, _Direct)]
+    if len(alike) == len(batches):
+        one = alike[0].with_others(alike, draws)
+        if one is not None:
+            return one
+    images, labels = zip(*(each(draw) for each, draw in zip(batches, draws, strict=True)), strict=True)
+    return torch.stack(images), torch.stack(labels)
 
 
 def first(samples: Batch, count: int | None, key: str) -> Batch:

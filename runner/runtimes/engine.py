@@ -38,8 +38,6 @@ class Pending(Generic[T]):
     """Something under way; at most one task waits for it."""
 
     __slots__ = ("done", "task", "value")
-    computing = False
-    """Whether the worker itself is at work on it, so that a pause of the worker delays it."""
 
     def __init__(self) -> None:
         self.done = False
@@ -65,6 +63,9 @@ class Pending(Generic[T]):
             task, self.task = self.task, None
             task.advance()
 
+    def stood_still(self, since_s: float) -> None:
+        """The worker that waits for it goes on after a pause: what it has to do for it itself falls due later."""
+
     def describe(self) -> str:
         """What a task waits for, for people: "worker 3 waits for ..."."""
         return "an event"
@@ -77,7 +78,7 @@ class Task:
         yielded: called with each iterate; virtual time stands still meanwhile.
     """
 
-    __slots__ = ("_owed", "_run", "_step", "_yielded", "engine", "name", "paused_s", "waits_for")
+    __slots__ = ("_is_due", "_run", "_step", "_yielded", "engine", "name", "paused_s", "waits_for")
 
     def __init__(
         self, engine: Engine, name: str, run: AsyncGenerator[Vector, None], yielded: Callable[[Vector], None]
@@ -87,12 +88,12 @@ class Task:
         self._step = run.__anext__().__await__()
         self.waits_for: Pending[Any] | None = None
         self.paused_s: float | None = None  # since when it stands still
-        self._owed: list[tuple[float, Callable[[Any], None], Any]] = []
+        self._is_due = False  # what it waits for has come during a pause
 
     def advance(self) -> None:
         """Run until the coroutine waits for something, or ends."""
         if self.paused_s is not None:
-            self.after_pause(Task.advance, self, self.waits_for is not None and self.waits_for.computing)
+            self._is_due = True
             return
         while True:
             try:
@@ -113,15 +114,14 @@ class Task:
         self.paused_s = self.engine.now
 
     def resume(self) -> None:
-        self.paused_s = None
-        for seconds, action, argument in self._owed:
-            self.engine.at(self.engine.now + seconds, action, argument)
-        self._owed.clear()
-
-    def after_pause(self, action: Callable[[Any], None], argument: Any, computing: bool) -> None:
-        """Put off what falls due during a pause; what had to be computed for it still takes as long afterwards."""
-        assert self.paused_s is not None
-        self._owed.append((self.engine.now - self.paused_s if computing else 0.0, action, argument))
+        """Go on after a pause."""
+        assert self.paused_s is not None, f"{self.name} is not paused"
+        since_s, self.paused_s = self.paused_s, None
+        if self._is_due:
+            self._is_due = False
+            self.advance()
+        elif self.waits_for is not None:
+            self.waits_for.stood_still(since_s)
 
     def close(self) -> None:
         """End it where it stands."""

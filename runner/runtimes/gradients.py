@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from algorithms.worker import Vector
-from runner.data.dataset import Batches
+from runner.data.dataset import Batches, together
 from runner.problem import Problem
 
 Gradients = tuple[Sequence[Tensor], Sequence[Vector]]
@@ -25,8 +25,8 @@ Gradients = tuple[Sequence[Tensor], Sequence[Vector]]
 
 Buffers = dict[str, Tensor]
 
-CHUNK = 64
-"""Gradients in one batched pass: large enough to be efficient, small enough to fit the caches."""
+CHUNK_BYTES = 8 * 2**20
+"""Of iterates in one batched pass: many, for each pass costs some milliseconds; but not more than fit the caches."""
 
 
 class Work(Protocol):
@@ -156,6 +156,7 @@ class Batched:
 
     def __init__(self, replicas: Replicas, batches: Sequence[Batches]) -> None:
         self.replicas, self.batches = replicas, batches
+        self.chunk = max(16, CHUNK_BYTES // replicas.problem.x0.nbytes)
         self.waiting: list[_Asked] = []
 
     def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
@@ -165,7 +166,7 @@ class Batched:
 
     def compute(self) -> None:
         """All that wait."""
-        chunks = [self.waiting[i : i + CHUNK] for i in range(0, len(self.waiting), CHUNK)]
+        chunks = [self.waiting[i : i + self.chunk] for i in range(0, len(self.waiting), self.chunk)]
         self.waiting = []
         for chunk, (losses, gradients) in zip(chunks, self.replicas.pool.map(self._chunk, chunks), strict=True):
             for asked, loss, g in zip(chunk, losses.unbind(), gradients.unbind(), strict=True):
@@ -173,8 +174,8 @@ class Batched:
 
     def _chunk(self, chunk: list[_Asked]) -> tuple[Tensor, Tensor]:
         problem = self.replicas.mine()
-        images, labels = zip(*(self.batches[asked.rank](asked.draw) for asked in chunk), strict=True)
-        return problem.gradients(torch.stack([a.x for a in chunk]), torch.stack(images), torch.stack(labels))
+        images, labels = together([self.batches[asked.rank] for asked in chunk], [asked.draw for asked in chunk])
+        return problem.gradients(torch.stack([asked.x for asked in chunk]), images, labels)
 
     def close(self) -> None:
         self.replicas.close()

@@ -1,14 +1,19 @@
 """Carrying out a plan of failures on the virtual cluster.
 
-A worker that dies takes nothing back: what it has sent arrives. What is sent to it is lost. The others stop waiting
-for its messages `detection_s` later, and their exchanges come without them; a collective waits for `timeout_s` and then
-fails the run. What a method makes of that is the method's business.
+A worker that dies takes nothing back: what it has sent arrives. What reaches it while it is dead is lost. The others
+stop waiting for what it has not sent `detection_s` later, and their exchanges come without it; a collective waits for
+`timeout_s` and then fails the run. What a method makes of that is the method's business.
+
+A worker that returns takes up the step and the message numbers of a living one, so that the messages of both sides
+match again. The numbers that it skips so are never sent, and those that it had got to before are not sent to it again:
+nobody waits for either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from algorithms.worker import Vector
@@ -48,11 +53,12 @@ class Mishaps:
         self.start, self.changed = start, changed
         self.dead: dict[int, float] = {}  # rank -> since when
         self.standing: dict[int, Standing] = {}
-        self.skipped: dict[int, list[range]] = {}  # exchanges that a worker was not there for
+        self.skipped: dict[int, list[range]] = {}  # numbers of exchanges that a worker was not there for
+        self.had: dict[int, int] = {}  # the number that a worker had got to when it died
         if plan:
             cluster.begun = self._begun
             for worker in cluster.workers:
-                worker.never_comes = self._never_comes
+                worker.never_comes = partial(self._never_comes, worker.rank)
         for each in plan:
             action = {"dies": self._die, "returns": self._return, "pauses": self._pause, "resumes": self._resume}
             self.engine.at(each.time_s, action[each.what], cluster.workers[each.worker])
@@ -78,40 +84,44 @@ class Mishaps:
         worker.task = None
         worker.expected.clear()
         self.dead[worker.rank] = self.engine.now
-        for collective in self.cluster.collectives.values():
+        if all(worker.task is None for worker in self.cluster.workers):
+            raise RunFailedError(f"worker {worker.rank} died at {self.engine.now:.6g} s, and no worker is left")
+        self.had[worker.rank] = max(worker.exchanges, self.had.get(worker.rank, 0))
+        for collective in list(self.cluster.collectives.values()):
             if worker.rank in collective.group.ranks:
                 collective.leave(worker.rank)
-                self._give_time(collective)
-        self.engine.at(self.engine.now + self.failures.detection_s, self._detected, worker.rank)
+                self._give_time(collective, worker.rank)
+        self.engine.at(self.engine.now + self.failures.detection_s, self._detected, (worker, self.engine.now))
         self.changed()
 
-    def _detected(self, rank: int) -> None:
-        if rank in self.dead:
-            self._release(rank, None)
+    def _detected(self, death: tuple[VirtualWorker, float]) -> None:
+        worker, died_s = death
+        if self.dead.get(worker.rank) == died_s:
+            self._release(worker.rank, lambda number: number > worker.exchanges)
 
-    def _release(self, rank: int, until: int | None) -> None:
-        """Nobody waits any longer for messages of a worker (up to a number) that were never sent."""
+    def _release(self, source: int, never_sent: Callable[[int], bool]) -> None:
+        """Nobody waits any longer for those messages of a worker."""
         for worker in self.cluster.workers:
-            for source, sequence in list(worker.expected):
-                if source == rank and (until is None or sequence <= until):
-                    worker.expected.pop((source, sequence)).take(source, None, self.engine.now)
+            for sender, number in list(worker.expected):
+                if sender == source and never_sent(number):
+                    worker.expected.pop((sender, number)).take(sender, None, self.engine.now)
 
-    def _never_comes(self, source: int, sequence: int) -> bool:
+    def _never_comes(self, target: int, source: int, number: int) -> bool:
+        if number <= self.had.get(target, 0):
+            return True  # it came to the target's former life, or was lost while that was dead
         died_s = self.dead.get(source)
         if died_s is not None and self.engine.now >= died_s + self.failures.detection_s:
-            return True
-        return any(sequence in each for each in self.skipped.get(source, ()))
+            return number > self.cluster.workers[source].exchanges
+        return any(number in each for each in self.skipped.get(source, ()))
 
     def _return(self, worker: VirtualWorker) -> None:
         if worker.rank not in self.dead:
             return
-        died_s = self.dead.pop(worker.rank)
-        size = worker.size
-        neighbours = [(worker.rank + hop) % size for hop in range(1, size)]
-        neighbour = next((rank for rank in neighbours if rank not in self.dead), None)
-        if neighbour is None:
-            raise RunFailedError(f"worker {worker.rank} returned at {self.engine.now:.6g} s and found nobody alive")
-        there = self.standing.get(neighbour, Standing(worker.x0, {}))
+        hops = range(1, worker.size)
+        living = (rank for hop in hops if (rank := (worker.rank + hop) % worker.size) not in self.dead)
+        there = self.standing.get(next(living), Standing(worker.x0, {}))
+        if there.draw >= worker.draws:
+            return  # too late: that one has finished
         own = self.standing.get(worker.rank, Standing(worker.x0, {}))
         x = {"neighbour": there.iterate, "checkpoint": own.iterate, "initial": worker.x0}[self.failures.return_state]
 
@@ -119,29 +129,32 @@ class Mishaps:
             return replace(state, x=x, **there.counters)
 
         worker.begin_again = begin_again
-        self.skipped.setdefault(worker.rank, []).append(range(worker.exchanges + 1, there.exchanges + 1))
-        self._release(worker.rank, there.exchanges)
+        worker.split.wait_s += self.engine.now - self.dead.pop(worker.rank)
+        missed = range(worker.exchanges + 1, there.exchanges + 1)
+        self.skipped.setdefault(worker.rank, []).append(missed)
         worker.draw, worker.exchanges = there.draw, there.exchanges
-        worker.split.wait_s += self.engine.now - died_s
         worker.mailbox = {key: (None, at) for key, (_, at) in worker.mailbox.items() if key[1] > there.exchanges}
         if worker.optimizer is not None:
             worker.optimizer.begin_again(there.draw)
+        self.standing[worker.rank] = replace(there, iterate=x)
+        self._release(worker.rank, missed.__contains__)
         self.start(worker)
         self.changed()
 
     def _begun(self, collective: Collective) -> None:
-        if any(rank in self.dead for rank in collective.group.ranks):
-            self._give_time(collective)
+        for rank in collective.group.ranks:
+            if rank in self.dead:
+                self._give_time(collective, rank)
 
-    def _give_time(self, collective: Collective) -> None:
-        self.engine.at(self.engine.now + self.failures.timeout_s, self._time_out, collective)
+    def _give_time(self, collective: Collective, rank: int) -> None:
+        self.engine.at(self.engine.now + self.failures.timeout_s, self._time_out, (collective, rank, self.dead[rank]))
 
-    def _time_out(self, collective: Collective) -> None:
-        still_there = self.cluster.collectives.get((collective.kind, collective.group)) is collective
-        gone = [rank for rank in collective.group.ranks if rank in self.dead]
-        if still_there and gone:
-            died = ", ".join(f"worker {rank} died at {self.dead[rank]:.6g} s" for rank in gone)
+    def _time_out(self, wait: tuple[Collective, int, float]) -> None:
+        collective, rank, died_s = wait
+        under_way = self.cluster.collectives.get((collective.kind, collective.group)) is collective
+        if under_way and collective.joined and self.dead.get(rank) == died_s:
             raise RunFailedError(
-                f"{died}: a {collective.kind} over {len(collective.group.ranks)} workers waited for it in vain, "
-                f"failures.timeout_s={self.failures.timeout_s:g}, until {self.engine.now:.6g} s of virtual time"
+                f"worker {rank} died at {died_s:.6g} s: a {collective.kind} over {len(collective.group.ranks)} workers "
+                f"waited for it in vain, failures.timeout_s={self.failures.timeout_s:g}, until {self.engine.now:.6g} s "
+                "of virtual time"
             )

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 class Gradient(Pending[Vector]):
     """A gradient that one GPU computes; it begins when it is awaited."""
 
-    __slots__ = ("begun_s", "work", "worker", "x")
-    computing = True
+    __slots__ = ("begun_s", "due_s", "work", "worker", "x")
 
     def __init__(self, worker: VirtualWorker, x: Vector) -> None:
         super().__init__()
         self.worker, self.x = worker, x
-        self.begun_s = 0.0
+        self.begun_s = self.due_s = 0.0
         self.work: Work
 
     def __await__(self) -> Generator[Pending[Vector], None, Vector]:
@@ -44,14 +43,48 @@ class Gradient(Pending[Vector]):
         self.go_on(seconds)
 
     def go_on(self, seconds: float) -> None:
-        self.worker.engine.at(self.begun_s + seconds, Gradient.finish, self)
+        self._fall_due(self.begun_s + seconds)
+
+    def _fall_due(self, time_s: float) -> None:
+        self.due_s = time_s
+        self.worker.engine.at(time_s, Gradient.finish, self)
+
+    def stood_still(self, since_s: float) -> None:
+        now = self.worker.engine.now
+        self._fall_due(max(now, self.due_s + now - since_s))
 
     def finish(self) -> None:
-        self.worker.losses, [g] = self.work.result()
-        self.complete(g)
+        worker = self.worker
+        if self.due_s != worker.engine.now or self.task is None or worker.is_paused:
+            return  # the worker has died, stands still, or stood still
+        worker.losses, parts = self.work.result()
+        self.complete(parts[0] if len(parts) == 1 else mean_gradient(parts))
 
     def describe(self) -> str:
         return f"its gradient number {self.worker.draw}"
+
+
+class NodeGradient(Gradient):
+    """A gradient averaged over the GPUs of one worker, inside its node."""
+
+    __slots__ = ("seconds",)
+
+    def __await__(self) -> Generator[Pending[Vector], None, Vector]:
+        if not self.done:
+            self.begin()
+            yield self
+            worker = self.worker
+            worker.split.wait_s += worker.engine.now - self.begun_s - self.seconds
+            worker.split.bytes_sent += all_reduce_bytes(worker.cluster.vector_bytes, worker.cluster.lanes)
+        return self.value
+
+    def go_on(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._fall_due(self.begun_s + self.worker.cluster.node_gradient_s(self.worker.rank, seconds))
+
+    def stood_still(self, since_s: float) -> None:
+        self.seconds += self.worker.engine.now - since_s
+        super().stood_still(since_s)
 
 
 class ReducedGradient(Gradient):
@@ -76,6 +109,11 @@ class ReducedGradient(Gradient):
     def go_on(self, seconds: float) -> None:
         self.seconds = seconds
         self.worker.cluster.reduce("gradient", self.group).join(self.worker.rank, self)
+
+    def stood_still(self, since_s: float) -> None:
+        if since_s < self.begun_s + self.seconds:  # it was computing, not waiting for others
+            self.seconds += self.worker.engine.now - since_s
+        self.worker.cluster.reduce("gradient", self.group).go_on()
 
     def parts(self) -> Sequence[Vector]:
         self.worker.losses, gradients = self.work.result()
@@ -106,6 +144,9 @@ class Reduction(Pending[Vector]):
             worker.split.bytes_sent += all_gather_bytes(cluster.share_bytes, cluster.lanes)
         return self.value
 
+    def stood_still(self, since_s: float) -> None:
+        self.worker.cluster.reduce("mean", self.group).go_on()
+
     def parts(self) -> Sequence[Vector]:
         return (self.x,)
 
@@ -119,34 +160,37 @@ class Collective:
     def __init__(self, cluster: Cluster, kind: str, group: Group) -> None:
         self.cluster, self.kind, self.group = cluster, kind, group
         self.joined: dict[int, ReducedGradient | Reduction] = {}
-        self.finishing = False
+        self.due_s: float | None = None  # once all are there
+        self.last_s = 0.0  # how long its last part takes: all of it, or the last bucket
 
     def join(self, rank: int, member: ReducedGradient | Reduction) -> None:
         assert rank not in self.joined, f"worker {rank} is in a {self.kind} of this group already"
         self.joined[rank] = member
         if len(self.joined) == len(self.group.ranks):
-            self.finishing = True
-            self.cluster.engine.at(self._end_s(), Collective.finish, self)
+            self._fall_due(self._end_s())
+
+    def _fall_due(self, time_s: float) -> None:
+        self.due_s = time_s
+        self.cluster.engine.at(time_s, Collective.finish, self)
+
+    def go_on(self) -> None:
+        """A member goes on after a pause: the last part of what it held up begins again."""
+        if self.due_s is not None:
+            self._fall_due(max(self.due_s, self._end_s(), self.cluster.engine.now + self.last_s))
 
     def _end_s(self) -> float:
         cluster, members = self.cluster, self.joined.values()
-        if self.kind == "gradient":
-            buckets = cluster.cost.buckets(cluster.vector_bytes)
-        else:
-            buckets = [(cluster.vector_bytes, 1.0)]
+        buckets = cluster.buckets if self.kind == "gradient" else [(cluster.vector_bytes, 1.0)]
         now, network = cluster.engine.now, cluster.network
         times = [network.all_reduce_s(self.group.ranks, size, now) for size, _ in buckets]
+        self.last_s = times[-1]
         return reduced_at(buckets, times, [m.begun_s for m in members], [m.seconds for m in members])
 
     def finish(self) -> None:
-        if not self.finishing:  # a member has gone meanwhile
-            return
-        members = [self.joined[rank] for rank in self.group.ranks]
-        for member in members:
-            task = member.worker.task
-            if task is not None and task.paused_s is not None:  # all wait for what it still has to do
-                task.after_pause(Collective.finish, self, computing=True)
-                return
+        members = [self.joined[rank] for rank in self.group.ranks if rank in self.joined]
+        if self.due_s != self.cluster.engine.now or any(member.worker.is_paused for member in members):
+            return  # a member has died, stands still, or stood still
+        self.due_s = None
         del self.cluster.collectives[self.kind, self.group]
         parts = [part for member in members for part in member.parts()]
         mean = mean_gradient(parts) if self.kind == "gradient" else mean_vector(parts)
@@ -156,7 +200,7 @@ class Collective:
     def leave(self, rank: int) -> None:
         """A member has died."""
         if self.joined.pop(rank, None) is not None:
-            self.finishing = False
+            self.due_s = None
 
     def describe(self) -> str:
         missing = [rank for rank in self.group.ranks if rank not in self.joined]

@@ -7,7 +7,7 @@ order, which is not the order of gloo's ring.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,14 +16,14 @@ from torch import Tensor
 from algorithms.topology import Graph
 from algorithms.worker import Group, Payload, Vector
 from runner.clock import Split
-from runner.cluster.cost import Cost
+from runner.cluster.cost import Cost, reduced_at
 from runner.cluster.links import Link, Network
 from runner.optimizer import LocalOptimizer
 from runner.randomness import stream_seed
 from runner.runtimes.accounting import all_gather_bytes, message_bytes
 from runner.runtimes.engine import Engine, Pending, Ready, Task, VirtualClock
 from runner.runtimes.gradients import Source, StandIn
-from runner.runtimes.reductions import Collective, Gradient, ReducedGradient, Reduction
+from runner.runtimes.reductions import Collective, Gradient, NodeGradient, ReducedGradient, Reduction
 
 S = TypeVar("S")
 
@@ -57,6 +57,8 @@ class Cluster:
         self.lanes, self.seed = lanes, seed
         self.vector_bytes = vector_bytes
         self.share_bytes = -(-vector_bytes // lanes)
+        self.buckets = cost.buckets(vector_bytes)
+        self._node_gradient_s: dict[float, float] = {}
         self.gather_s = network.gather_s(vector_bytes) if lanes > 1 else 0.0
         self.workers: list[VirtualWorker] = []
         self.collectives: dict[tuple[str, Group], Collective] = {}
@@ -71,6 +73,16 @@ class Cluster:
             self.begun(collective)
         return collective
 
+    def node_gradient_s(self, rank: int, seconds: float) -> float:
+        """Seconds until a gradient that takes the GPUs of a node so many seconds is averaged inside the node."""
+        known = self._node_gradient_s.get(seconds)
+        if known is None:
+            reduce_s = [self.network.all_reduce_s((rank,), size, 0.0) for size, _ in self.buckets]
+            known = reduced_at(self.buckets, reduce_s, [0.0], [seconds])
+            if len(self._node_gradient_s) < 1000:  # constant times come again, random ones do not
+                self._node_gradient_s[seconds] = known
+        return known
+
     def start(
         self, worker: VirtualWorker, run: AsyncGenerator[Vector, None], yielded: Callable[[Vector], None]
     ) -> None:
@@ -78,17 +90,14 @@ class Cluster:
         worker.task = Task(self.engine, f"worker {worker.rank}", run, yielded)
         self.engine.start(worker.task)
 
-    def post(self, source: VirtualWorker, target: int, sequence: int, payload: Payload) -> None:
-        """Send a message."""
-        vectors = sum(isinstance(part, VECTORS) for part in payload)
-        mine = message_bytes((vectors * self.share_bytes, (len(payload) - vectors) * SCALAR_BYTES))
-        source.split.bytes_sent += mine
-        now, nbytes = self.engine.now, mine * self.lanes
-        link = self.network.link(source.rank, target, now)
-        head_s = self.network.leave(link, source.rank, nbytes, now)
-        if link.loss and self._is_lost(link, source.rank, target, sequence):
+    def post(self, source: VirtualWorker, target: int, sequence: int, payload: Payload, nbytes: int) -> None:
+        """Send a message: that of the exchange with that number."""
+        now, rank = self.engine.now, source.rank
+        link = self.network.link(rank, target, now)
+        head_s = self.network.leave(link, rank, nbytes, now)
+        if link.loss and self._is_lost(link, rank, target, sequence):
             payload = None  # type: ignore[assignment]
-        self.engine.at(head_s, self._arrive, (link, source.rank, target, sequence, payload, nbytes))
+        self.engine.at(head_s, self._arrive, (link, rank, target, sequence, payload, nbytes))
 
     def _is_lost(self, link: Link, source: int, target: int, sequence: int) -> bool:
         return stream_seed(self.seed, "message loss", source, target, sequence) < link.loss * 2**63
@@ -139,6 +148,10 @@ class VirtualWorker:
         return self._graph
 
     @property
+    def is_paused(self) -> bool:
+        return self.task is not None and self.task.paused_s is not None
+
+    @property
     def loss(self) -> Tensor | None:
         """() the mean over its GPUs' mini-batches."""
         return torch.stack(list(self.losses)).mean() if self.losses else None
@@ -162,27 +175,24 @@ class VirtualWorker:
         return x if self.optimizer is None else self.optimizer.descend(x, g)
 
     def gradient(self, x: Vector, mean_over: Group | None = None) -> Gradient:
-        alone = mean_over is None or len(mean_over.ranks) == 1
-        if alone and self.cluster.lanes == 1:
-            return Gradient(self, x)
-        return ReducedGradient(self, x, Group((self.rank,)) if mean_over is None else mean_over)
+        if mean_over is not None and len(mean_over.ranks) > 1:
+            return ReducedGradient(self, x, mean_over)
+        return Gradient(self, x) if self.cluster.lanes == 1 else NodeGradient(self, x)
 
     def exchange(
         self, outgoing: Mapping[int, Payload], incoming: Collection[int], like: Payload | None = None
     ) -> Exchange:
         self.exchanges += 1
+        cluster, layout = self.cluster, like if like is not None else next(iter(outgoing.values()))
+        vectors = sum([isinstance(part, VECTORS) for part in layout])
+        share = message_bytes((vectors * cluster.share_bytes, (len(layout) - vectors) * SCALAR_BYTES))
+        self.split.bytes_sent += share * len(outgoing)
         for j, payload in outgoing.items():
-            self.cluster.post(self, j, self.exchanges, payload)
-        return Exchange(self, incoming, self.exchanges)
+            cluster.post(self, j, self.exchanges, payload, share * cluster.lanes)
+        return Exchange(self, incoming, self.exchanges, vectors)
 
     def all_reduce(self, x: Vector, group: Group) -> Reduction:
         return Reduction(self, x, group)
-
-    def count_gathered(self, received: Iterable[Payload]) -> None:
-        """Each GPU has had its share of every vector received, and passes it on to the others of its node."""
-        for payload in received:
-            vectors = sum(isinstance(part, VECTORS) for part in payload)
-            self.split.bytes_sent += vectors * all_gather_bytes(self.cluster.share_bytes, self.cluster.lanes)
 
     def deliver(self, source: int, sequence: int, payload: Payload | None, ready_s: float) -> None:
         """A message is on its way in, all of it at `ready_s`; None stands for one that was lost."""
@@ -194,13 +204,17 @@ class VirtualWorker:
 
 
 class Exchange(Pending[dict[int, Payload]]):
-    """One neighbour exchange under way: see `Worker.exchange`."""
+    """One neighbour exchange under way: see `Worker.exchange`.
 
-    __slots__ = ("missing", "ready_s", "sequence", "worker")
+    Args:
+        vectors: in each of its messages.
+    """
 
-    def __init__(self, worker: VirtualWorker, incoming: Collection[int], sequence: int) -> None:
+    __slots__ = ("missing", "ready_s", "sequence", "vectors", "worker")
+
+    def __init__(self, worker: VirtualWorker, incoming: Collection[int], sequence: int, vectors: int) -> None:
         super().__init__()
-        self.worker, self.sequence = worker, sequence
+        self.worker, self.sequence, self.vectors = worker, sequence, vectors
         self.value = dict.fromkeys(incoming, ())  # in the order of `incoming`
         self.missing, self.ready_s = len(incoming), 0.0
         for source in incoming:
@@ -235,8 +249,10 @@ class Exchange(Pending[dict[int, Payload]]):
                 worker.engine.at(self.ready_s, Exchange.wake, self)
             yield self
             worker.split.wait_s += worker.engine.now - begun_s
-        if worker.cluster.lanes > 1:
-            worker.count_gathered(self.value.values())
+        cluster = worker.cluster
+        if cluster.lanes > 1:  # each GPU has had its share of every vector, and passes it on inside the node
+            gathered = all_gather_bytes(cluster.share_bytes, cluster.lanes)
+            worker.split.bytes_sent += len(self.value) * self.vectors * gathered
         return self.value
 
     def describe(self) -> str:

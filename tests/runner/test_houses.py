@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from runner.build import locate
-from runner.identity import GROUPS
+from runner.identity import GROUPS, VIRTUAL_GROUPS
 
 ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {
@@ -103,7 +103,7 @@ def test_every_method_has_a_file():
 
 def test_every_group_of_the_tree_enters_a_runs_identity():
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
-    assert groups == {*GROUPS, "launcher", "experiment"}
+    assert groups == {*GROUPS, *VIRTUAL_GROUPS, "launcher", "experiment"}
 
 
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -10,13 +10,13 @@ from harness import configure
 
 from runner import identity as identities
 from runner.config import Config, freeze, load
-from runner.identity import flat, identity, ledger, variant
+from runner.identity import VIRTUAL_GROUPS, flat, identity, ledger, variant
 
 SGP = ("algorithm=sgp", "nodes=2")
 NO_MATTER = {
     *("results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard"),
     *("dataset.root", "dataset.download", "dataset.loader_processes"),
-    *("launcher.timeout_s", "launcher.rendezvous", "launcher.node_rank"),
+    *("launcher.timeout_s", "launcher.rendezvous", "launcher.node_rank", "launcher.threads"),
     *("choices.launcher", "choices.experiment"),
 }
 
@@ -54,6 +54,7 @@ def another(value: Any) -> Any:
         ("optimizer=adamw", "schedule=steps"),
         ("algorithm=sgp", "topology=two_then_one_peer", "sampling=label_skew"),
         ("dataset=synthetic", "dataset.train_samples=64", "dataset.test_samples=4", "model=resnet20"),
+        ("launcher=simulated", "cost=resnet50_v100", "cluster.compute.slow={3: 2.0}"),
     ],
     ids=" ".join,
 )
@@ -62,7 +63,10 @@ def test_every_key_but_these_makes_another_run(overrides):
     seen = {identity(config): "the run itself"}
     for key, value in flat(config):
         changed_identity = identity(changed(config, key, another(value)))
-        if key in NO_MATTER or key.startswith("choices.hydra"):
+        group = key.removeprefix("choices.").split(".")[0]
+        if group in VIRTUAL_GROUPS and config["launcher"]["kind"] != "simulated":
+            assert changed_identity == identity(config), f"{key} must not matter on real processes"
+        elif key in NO_MATTER or key.startswith("choices.hydra"):
             assert changed_identity == identity(config), f"{key} must not matter"
         else:
             assert changed_identity not in seen, f"{key} makes the same run as {seen.get(changed_identity)}"
