@@ -1,4 +1,4 @@
-# make demo    race three methods on 4 local processes and draw the result
+# make demo    race three methods on 4 local processes, then four on 32 virtual nodes of 8 GPUs, and draw the results
 # make test    the whole test suite
 # make check   lint, types, tests: what CI runs
 
@@ -11,6 +11,11 @@ demo: $(INSTALLED)
 	@$(BIN)/run-experiment -m experiment=demo algorithm=allreduce,dpsgd,sgp seed=0,1 launcher=local device=cpu
 	@$(BIN)/experiments table demo
 	@$(BIN)/experiments plot demo
+	@$(BIN)/run-experiment -m experiment=demo_virtual algorithm=allreduce,dpsgd,sgp nodes=4,8,16,32 device=cpu
+	@$(BIN)/run-experiment -m experiment=demo_virtual algorithm=sgp algorithm.overlap=1 nodes=4,8,16,32 device=cpu
+	@$(BIN)/experiments table demo_virtual --where nodes=32
+	@$(BIN)/experiments plot demo_virtual --where nodes=32 --x time
+	@$(BIN)/experiments plot demo_virtual --x nodes
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest

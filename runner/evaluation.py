@@ -59,11 +59,15 @@ class Evaluator:
     def _mean_over(self, x: Tensor, ranks: range) -> Tensor:
         total = torch.zeros_like(x, dtype=torch.float64)
         for rank in ranks:
-            turn = x.clone() if rank == self.mesh.rank else torch.empty_like(x)
-            turn = turn.to(self.mesh.home(x.device))
-            dist.broadcast(turn, src=rank)
-            total += turn.to(x.device)
+            total += self._of(x, rank)
         return total / len(ranks)
+
+    def _of(self, x: Tensor, rank: int) -> Tensor:
+        """The x of one process, on every process."""
+        turn = x.clone() if rank == self.mesh.rank else torch.empty_like(x)
+        turn = turn.to(self.mesh.home(x.device))
+        dist.broadcast(turn, src=rank)
+        return turn.to(x.device)
 
     def _set_mean_buffers(self, mean: Tensor) -> None:
         buffers = self.problem.buffers()
@@ -73,9 +77,7 @@ class Evaluator:
             self.problem.recalibrate(mean, (self.batches(draw) for draw in range(RECALIBRATION_BATCHES)))
         flat = torch.cat([buffer.reshape(-1) for buffer in buffers.values()])
         if self.batch_norm == "own":
-            first = flat.to(self.mesh.home(flat.device))
-            dist.broadcast(first, src=0)
-            flat = first.to(flat.device)
+            flat = self._of(flat, 0)
         else:
             flat = self._mean_over(flat, range(self.mesh.ranks)).to(flat.dtype)
         for buffer, piece in zip(buffers.values(), flat.split([b.numel() for b in buffers.values()]), strict=True):

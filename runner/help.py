@@ -14,14 +14,22 @@ run-experiment trains one network on many workers with a method of your choice, 
 Try
   run-experiment algorithm=sgp nodes=4
   run-experiment algorithm=sgp nodes=4 dataset=fashion_mnist model=lenet epochs=5
-  run-experiment -m algorithm=allreduce,dpsgd,sgp nodes=2,4 seed=0,1     a sweep: every combination
-  experiments table                                                      what came of it
+  run-experiment -m algorithm=allreduce,dpsgd,sgp nodes=2,4 seed=0,1       a sweep: every combination
+  run-experiment algorithm=sgp nodes=32 launcher=simulated cluster=10gbe   virtual workers, modelled time
+  experiments table                                                        what came of it
 """
 CLOSING = """\
 Set (key=value)
   nodes=4  gpus_per_node=1  epochs=10  batch_size=32 (per process)  seed=0  device=auto|cpu|cuda  results_dir=results
   rerun=true runs a finished run again; evaluation.every=N evaluates every N epochs
   settings of a group by its name: algorithm.overlap=1  optimizer.lr=0.1  schedule.warmup_epochs=5
+
+A virtual cluster (launcher=simulated): real gradients against a virtual clock, in one process
+  cluster=10gbe           links and compute: cluster.inter.bandwidth=5e8  cluster.compute.slow='{3: 2.0}'
+  cost=resnet50_v100      the time of another network than the one that is trained; cost.overlap_backward=false
+  failures.plan='[{worker: 3, dies_at_s: 12, returns_at_s: 20}]'  failures.timeout_s=60
+  problem=none            the time only, with a cost; any number of nodes
+  problem.batched=true    faster for small networks: gradients that are wanted together are computed together
 
 See
   run-experiment ... --cfg job                 the whole configuration with every key
@@ -30,7 +38,7 @@ See
   eval "$(run-experiment -sc install=bash)"    tab completion
   run-experiment --hydra-help                  Hydra's own flags
 """
-FIRST = ("algorithm", "topology", "dataset", "model", "launcher", "experiment")
+FIRST = ("algorithm", "topology", "dataset", "model", "launcher", "cluster", "cost", "failures", "experiment")
 
 
 def asked(arguments: list[str]) -> bool:

@@ -88,7 +88,7 @@ def variant(config: Config) -> str:
     """
     section = f"algorithm/{config['choices'].get('algorithm')}"
     defaults = ledger().get(section, {"_target_": config["algorithm"]["_target_"], "worker": "node"})
-    return ", ".join(f"{k}={v}" for k, v in off_default(scoped(config)[section], defaults).items())
+    return ", ".join(f"{k}={as_typed(v)}" for k, v in off_default(scoped(config)[section], defaults).items())
 
 
 def settings(config: Config) -> str:
@@ -100,8 +100,19 @@ def settings(config: Config) -> str:
         if group != "algorithm":
             changed = off_default(values, ledger().get(section, {}))
             named = {f"{group}.{k}" if group else k: v for k, v in changed.items()}
-            parts += [f"{key}={value}" for key, value in named.items() if key not in told]
+            parts += [f"{key}={as_typed(value)}" for key, value in named.items() if key not in told]
     return ", ".join(parts)
+
+
+def as_typed(value: Any) -> str:
+    """A value as one would type it on the command line: true, null, [1,2], {worker:3,dies_at_s:5}."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{as_typed(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(as_typed, value)) + "]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

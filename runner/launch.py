@@ -15,7 +15,7 @@ from runner import results
 from runner.config import Config
 from runner.identity import variant
 from runner.launchers import InterruptedRunError, RunFailedError, local
-from runner.launchers.progress import shown
+from runner.launchers.progress import duration, shown
 
 
 def title(config: Config) -> str:
@@ -82,9 +82,9 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
 def outcome(summary: results.Row) -> str:
     """A finished run in a few words."""
     epoch_s, top1 = summary["epoch_time_s"], summary["top1_mean_model"]
-    clock = " of virtual time" if summary["clock"] == "virtual" else ""
+    time = f"{duration(epoch_s)} of virtual time" if summary["clock"] == "virtual" else f"{epoch_s:.3g} s"
     found = [] if top1 is None else [f"top-1 {100 * top1:.2f} % (mean model)"]
-    return "  ".join([*found, f"{epoch_s:.3g} s{clock} per epoch"])
+    return "  ".join([*found, f"{time} per epoch"])
 
 
 def _help(config: Config, heading: str, console: Console) -> None:

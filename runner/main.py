@@ -115,15 +115,17 @@ def in_hydras_order(arguments: list[str]) -> list[str]:
 
 def announcements(cells: list[Config]) -> list[str]:
     """What was derived rather than typed: batch sizes and learning rates, each said once."""
-    from runner.config import global_batch_size, simulated, time_and_accuracy
+    from runner.config import global_batch_size, simulated, time_and_accuracy, timing_only
 
     lines: dict[str, None] = {}
     for config in cells:
         total, optimizer = global_batch_size(config), config["optimizer"]
-        line = f"batch {config['batch_size']} per process, {total} in all; lr {optimizer['lr']:.4g}"
-        reference = optimizer.get("reference_lr")
-        if reference is not None and optimizer["lr"] == reference * total / 256:
-            line += f" = reference_lr {reference:g} x {total} / 256"
+        line = f"batch {config['batch_size']} per process, {total} in all"
+        if not timing_only(config):
+            line += f"; lr {optimizer['lr']:.4g}"
+            reference = optimizer.get("reference_lr")
+            if reference is not None and optimizer["lr"] == reference * total / 256:
+                line += f" = reference_lr {reference:g} x {total} / 256"
         lines[line] = None
         if simulated(config):
             lines[f"virtual clock, cluster={config['choices']['cluster']}: {time_and_accuracy(config)}"] = None

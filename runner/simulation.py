@@ -17,6 +17,7 @@ from runner.data import load as load_dataset
 from runner.data.dataset import Batches, Dataset
 from runner.evaluation import RECALIBRATION_BATCHES, fold, scores
 from runner.graphs import make_graph
+from runner.launchers import RunFailedError
 from runner.optimizer import LocalOptimizer
 from runner.prepare import make_algorithm, make_model, make_sampler, make_span
 from runner.problem import Score, make_problem
@@ -95,6 +96,10 @@ class Simulation:
         Args:
             yielded: called with each iterate of each worker.
             changed: called when a worker has died or returned.
+
+        Raises:
+            RunFailedError: a method waited in vain for a worker that is gone, or all are.
+            DeadlockError: it waits for what will never happen.
         """
         failures = make.failures(self.config)
         plan = failures.happenings(self.size, make.workers_per_node(self.config))
@@ -112,6 +117,8 @@ class Simulation:
         for worker in self.cluster.workers:
             start(worker)
         self.cluster.engine.run()
+        if not any(worker.task for worker in self.cluster.workers):
+            raise RunFailedError(f"no worker is alive after {self.cluster.engine.now:.6g} s of virtual time")
 
     def close(self) -> None:
         self.source.close()
@@ -263,5 +270,6 @@ def simulate(config: Config, folder: Path, device: torch.device) -> None:
         recorder.close()
     journal.close()
     simulation.close()
-    totals = torch.tensor([recorder.totals() for recorder in recorders], dtype=torch.float64)
+    alive = [recorder for recorder, worker in zip(recorders, simulation.cluster.workers, strict=True) if worker.task]
+    totals = torch.tensor([recorder.totals() for recorder in alive], dtype=torch.float64)
     write_json(folder / "summary.json", summarise(config, totals.mean(0).tolist(), final, simulation.per_epoch))

@@ -94,6 +94,8 @@ class Network:
         core_bandwidth: bytes per second through a switch that all messages between nodes share; None: no limit.
         reduction: the form of an all-reduce.
         changes: what failures do to the link between two nodes, one way.
+        reduction_link: the links between nodes as an all-reduce finds them, where its own stack (thread hand-overs,
+            summing) makes them other than they are for messages; None: as `inter`.
     """
 
     nodes: int
@@ -105,6 +107,7 @@ class Network:
     core_bandwidth: float | None = None
     reduction: Literal["ring", "tree"] = "ring"
     changes: Mapping[tuple[int, int], LinkChange] | None = None
+    reduction_link: Link | None = None
 
     def __post_init__(self) -> None:
         workers = self.nodes * self.workers_per_node
@@ -175,8 +178,9 @@ class Network:
     def _slowest(self, nodes: Sequence[int], now: float) -> Link:
         """A ring runs at the pace of its slowest link."""
         if self._alike:
-            return self.inter
+            return self.reduction_link or self.inter
         around = [self._between(a, b, now) for a, b in zip(nodes, [*nodes[1:], nodes[0]], strict=True)]
+        around += [self.reduction_link] if self.reduction_link else []
         slow = min(around, key=lambda link: link.bandwidth * link.efficiency)
         return Link(max(link.latency_s for link in around), slow.bandwidth, slow.efficiency)
 

@@ -14,7 +14,7 @@ from runner.cluster.links import Link, Network, make_link
 from runner.config import Config
 
 NEEDED = ("inter", "intra", "reduction", "compute")
-KEYS = {*NEEDED, "gpus_per_node", "links", "core_bandwidth"}
+KEYS = {*NEEDED, "gpus_per_node", "links", "core_bandwidth", "reduction_link"}
 
 
 def cost(config: Config) -> Cost:
@@ -53,7 +53,7 @@ def network(config: Config) -> Network:
         raise ConfigError(f"cluster.core_bandwidth={core}: must be positive, in bytes per second, or null for no limit")
     if node["reduction"] not in ("ring", "tree"):
         raise ConfigError(f"cluster.reduction={node['reduction']}: must be one of ring, tree")
-    inter = make_link(node["inter"], "cluster.inter")
+    inter, reduction_link = make_link(node["inter"], "cluster.inter"), node.get("reduction_link")
     return Network(
         nodes,
         workers_per_node(config),
@@ -64,6 +64,7 @@ def network(config: Config) -> Network:
         core,
         node["reduction"],
         failures(config).link_changes(nodes),
+        None if reduction_link is None else make_link(reduction_link, "cluster.reduction_link"),
     )
 
 

@@ -25,7 +25,7 @@ _OF_THE_RUN = (
         "nodes",
         "gpus_per_node",
     ),
-    *("workers", "batch_size", "global_batch_size", "seed"),
+    *("workers", "batch_size", "global_batch_size", "seed", "cluster", "cost", "failures", "time_as_for"),
 )
 _OF_THE_EVALUATION = (
     *(
@@ -117,7 +117,7 @@ def _at(grid: "NDArray[Any]", epoch: "NDArray[Any]", column: "NDArray[Any]") -> 
 def _evaluated(runs: Sequence[Run]) -> tuple[list[tuple[Run, list[dict[str, Any]]]], list[str]]:
     found, problems = [], []
     for run in runs:
-        if run.summary is not None:
+        if run.summary is not None and not run.timing_only:
             rows, problem = read_evaluations(run)
             found += [(run, rows)] if rows else []
             problems += [problem] if problem else []

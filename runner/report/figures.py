@@ -72,7 +72,9 @@ def draw(
     y = y or ("time_per_iteration" if against_nodes else "top1")
     if y == "time_per_iteration" and not against_nodes:
         raise ValueError(f"--y {y} --x {x}: a run has one time per iteration; draw it with --x nodes")
-    frame = frames.summaries(runs)
+    if not against_nodes and runs and all(run.timing_only for run in runs if run.summary is not None):
+        raise LookupError("these runs are for the time only and have no curves; draw `experiments plot --x nodes`")
+    frame = frames.summaries(run for run in runs if against_nodes or not run.timing_only)
     frames.check_keys("--by", by or (), frame)
     with mpl.rc_context(_RC):
         if against_nodes:
@@ -147,7 +149,8 @@ def _against_nodes(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] 
     labels = _Labels(frame, keys, lines)
     counts = sorted({len(group) for _, group in frame.groupby([*keys, "nodes"], dropna=False)})
     caption = _caption(frame, [*keys, "nodes"], counts, "bars")
-    figure, axes = _panels(len(clocks), labels, f"{quantity.title} against nodes: {_task(frame)}", caption)
+    task = _timed(frame) if quantity.key == "iteration_time_s" else _task(frame)
+    figure, axes = _panels(len(clocks), labels, f"{quantity.title} against nodes: {task}", caption)
     points = frames.fold(frame, [*keys, "nodes"], [quantity.key]).to_dict("records")
     for axis, clock in zip(axes, clocks, strict=True):
         for line in lines:
@@ -188,7 +191,11 @@ def _line_keys(frame: "pd.DataFrame") -> list[str]:
 
 
 class _Labels:
-    """Texts and looks of the lines: the colour and marker by everything but the nodes, the line style by the nodes."""
+    """Texts and looks of the lines: the colour and marker by everything but the nodes, the line style by the nodes.
+
+    Where the nodes are all the same, the style tells a method's variants from its plain form, so that a line shows
+    through one that lies upon it.
+    """
 
     def __init__(self, frame: "pd.DataFrame", keys: Sequence[str], lines: Sequence[tuple[Any, ...]]) -> None:
         self.keys = list(keys)
@@ -196,6 +203,9 @@ class _Labels:
         self.named = [i for i, key in enumerate(keys) if several[i] or i == 0]
         self.texts = [self.text(line) for line in lines]
         self.nodes = sorted({line[self.keys.index("nodes")] for line in lines} - {None}) if "nodes" in keys else []
+        methods = list(dict.fromkeys(str(self._who(line)[0]) for line in lines))
+        plain = [method.partition(" (")[0] for method in methods]
+        self.variants = {method: plain[:i].count(plain[i]) for i, method in enumerate(methods)}
         free = [colour for colour in _PALETTE if colour not in {_PAPER.get(self._who(line)[0]) for line in lines}]
         self.colours: dict[tuple[Any, ...], str] = {}
         for line in lines:
@@ -214,18 +224,18 @@ class _Labels:
 
     def text(self, line: tuple[Any, ...]) -> str:
         """`sgp (overlap=1), 8 nodes`."""
-        return ", ".join(_words(self.keys[i], line[i]) for i in self.named)
+        return ", ".join(filter(None, (_words(self.keys[i], line[i]) for i in self.named)))
 
     def look(self, line: tuple[Any, ...], points: int) -> dict[str, Any]:
         """Colour, line style and, where the points are few, marker."""
         who = self._who(line)
         nodes = line[self.keys.index("nodes")] if "nodes" in self.keys else None
         marker = _MARKERS[list(self.colours).index(who) % len(_MARKERS)] if points <= _FEW_POINTS else None
-        return {"color": self.colours[who], "linestyle": self._style(nodes), "marker": marker}
+        return {"color": self.colours[who], "linestyle": self._style(str(who[0]), nodes), "marker": marker}
 
-    def _style(self, nodes: Any) -> Any:
+    def _style(self, method: str, nodes: Any) -> Any:
         if len(self.nodes) < 2 or nodes is None:
-            return "-"
+            return _STYLES[self.variants[method] % len(_STYLES)]
         fixed = {n: _PAPER_STYLES[n] for n in self.nodes if n in _PAPER_STYLES}
         if nodes in fixed:
             return fixed[nodes]
@@ -248,11 +258,18 @@ def _task(frame: "pd.DataFrame") -> str:
     return frames.setting_sentence(frame, {str(key) for key in frame} - {"dataset", "model"}) or "all runs"
 
 
+def _timed(frame: "pd.DataFrame") -> str:
+    """What the times are of: that which a cost group names, or the task itself."""
+    of = set(frame["time_as_for"]) if "time_as_for" in frame else {None}
+    return str(of.pop()) if len(of) == 1 and None not in of else _task(frame)
+
+
 def _caption(frame: "pd.DataFrame", keys: Sequence[str], counts: Sequence[int], spread: str) -> str:
     setting = frames.setting_sentence(frame, {"dataset", "model", *(key for key in keys if frames.differs(frame, key))})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     folded = f"Mean over n = {n} runs, {spread} from min to max." if counts[-1] > 1 else "One run a line (n = 1)."
-    return "\n".join([f"{setting[:1].upper()}{setting[1:]}.", folded, *frames.seeds_note(frame, keys)])
+    notes = [*frames.time_notes(frame.to_dict("records")), *frames.seeds_note(frame, keys)]
+    return "\n".join([f"{setting[:1].upper()}{setting[1:]}.", folded, *notes])
 
 
 def _panels(count: int, labels: _Labels, title: str, caption: str) -> "tuple[Figure, list[Axes]]":

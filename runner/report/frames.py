@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runner.report.metrics import METRICS
@@ -11,6 +11,9 @@ from runner.report.runs import COUNTS, Run, natural_order, shorten, unknown_name
 if TYPE_CHECKING:
     import pandas as pd
 
+OF_VIRTUAL_RUNS = ("cluster", "cost", "failures")
+"""Groups that other runs do not have: null there, and the clock tells them apart."""
+
 # Settings that show whenever they differ, and those that show only where they tell apart runs that nothing else does:
 # the global batch follows from the nodes, the topology mostly from the method.
 _SHOWN = (
@@ -18,6 +21,7 @@ _SHOWN = (
     "dataset",
     "model",
     "clock",
+    *OF_VIRTUAL_RUNS,
     "gpus_per_node",
     "batch_size",
     "epochs",
@@ -106,7 +110,7 @@ def with_clock(frame: "pd.DataFrame", keys: Sequence[str]) -> list[str]:
 
 def differs(frame: "pd.DataFrame", key: str) -> bool:
     """Whether the runs differ in `key`."""
-    return key in frame and frame[key].nunique(dropna=False) > 1
+    return key in frame and frame[key].nunique(dropna=key in OF_VIRTUAL_RUNS) > 1
 
 
 def check_keys(option: str, keys: Sequence[str], frame: "pd.DataFrame") -> None:
@@ -145,14 +149,42 @@ def setting_sentence(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> str:
         ("batch_norm", "batch norm statistics: {}"),
         ("launcher", "{} launcher"),
         ("clock", "{} clock"),
+        ("cluster", "cluster {}"),
+        ("cost", "cost {}"),
+        ("failures", "failures {}"),
+        ("settings", "{}"),
     ):
         if key in besides or key not in frame:
             continue
         values = sorted(frame[key].dropna().unique(), key=natural_order)
-        if values and not (key in ("nodes", "global_batch_size") and len(values) > 1):  # columns show them
+        if values in ([""], ["none"]):
+            continue
+        if values and not (key in ("nodes", "global_batch_size", "settings") and len(values) > 1):  # columns show them
             text = form.format(shorten([f"{v:g}" if isinstance(v, float) else v for v in values]))
             parts.append(re.sub(r"\((e?s)\)", "" if values == [1] else r"\1", text))
     return ", ".join(parts)
+
+
+def time_notes(runs: Iterable[Mapping[Any, Any]]) -> list[str]:
+    """What the virtual clock tells the time of, where that is not what was trained.
+
+    >>> time_notes([{"clock": "virtual", "cluster": "10gbe", "time_as_for": "ResNet-50", "model": "mlp"}])
+    ['Time as for ResNet-50 on cluster 10gbe, no accuracy.']
+    """
+    told: dict[tuple[str, str], set[str]] = {}
+    others = False
+    for run in runs:
+        of, dataset = run.get("time_as_for"), run.get("dataset")
+        if run.get("clock") == "virtual" and (of or not dataset):
+            accuracy = f"accuracy of {run.get('model')} on {dataset}" if dataset else "no accuracy"
+            told.setdefault((of or "the cost given", accuracy), set()).add(str(run.get("cluster")))
+        else:
+            others = True
+    notes = [
+        f"Time as for {of} on cluster {' or '.join(sorted(clusters))}, {accuracy}."
+        for (of, accuracy), clusters in sorted(told.items())
+    ]
+    return [*notes, "Other times are of what was trained."] if notes and others else notes
 
 
 def cells_note(frame: "pd.DataFrame", by: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ _DEEPEST = 8  # levels below runs/; ends a loop of symbolic links
 # What a summary must hold where it holds it at all; null is always allowed, other keys are nobody's business here.
 _TEXTS = (
     *("algorithm", "variant", "settings", "experiment", "topology"),
-    *("dataset", "model", "launcher", "clock", "batch_norm"),
+    *("dataset", "model", "launcher", "clock", "cluster", "cost", "failures", "time_as_for", "batch_norm"),
 )
 COUNTS = ("nodes", "gpus_per_node", "workers", "batch_size", "global_batch_size", "seed")
 _NUMBERS = (
@@ -55,6 +55,11 @@ class Run:
     def readable(self) -> bool:
         """Whether it is a run whose own files can be read, finished or not."""
         return self.status not in ("corrupt", "foreign")
+
+    @property
+    def timing_only(self) -> bool:
+        """Whether it is finished and had nothing to evaluate: a virtual run with problem=none."""
+        return self.summary is not None and self.summary.get("clock") == "virtual" and not self.summary.get("dataset")
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -240,10 +245,19 @@ def _from_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(config, dict):
         return {}
-    algorithm, choices = config.get("algorithm"), config.get("choices")
-    config |= choices if isinstance(choices, dict) else {}
+    algorithm, choices, launcher, problem, cost = (
+        value if isinstance(value := config.get(key), dict) else {}
+        for key in ("algorithm", "choices", "launcher", "problem", "cost")
+    )
+    config |= choices | {"launcher": launcher.get("kind")}
+    if problem.get("kind") == "none":
+        config |= {"dataset": None, "model": None}
+    if launcher.get("kind") == "simulated":
+        config |= {"clock": "virtual", "time_as_for": cost.get("of")}
+    else:
+        config |= dict.fromkeys(("cluster", "cost", "failures")) | {"clock": "wall" if launcher else None}
     nodes, gpus = config.get("nodes"), config.get("gpus_per_node")
-    if isinstance(nodes, int) and isinstance(gpus, int) and isinstance(algorithm, dict):
+    if isinstance(nodes, int) and isinstance(gpus, int) and algorithm:
         config["workers"] = nodes if algorithm.get("worker", "node") == "node" else nodes * gpus
     return {key: config.get(key) for key in (*_TEXTS, *COUNTS, "epochs") if _is_scalar(config.get(key))}
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def run_list(runs: Sequence[Run]) -> Table:
     """One row a run, finished or not, with the first line of the reason why one has stopped."""
+    from runner.report import frames
+
     shown = sorted(
         (run for run in runs if run.readable),
         key=lambda run: [
@@ -27,6 +29,7 @@ def run_list(runs: Sequence[Run]) -> Table:
     clocks = {run.values.get("clock") for run in shown if run.summary is not None}
     if len(clocks) > 1:
         settings.append("clock")
+    settings += [key for key in frames.OF_VIRTUAL_RUNS if len({run.values.get(key) for run in shown} - {None}) > 1]
     columns = [
         Column("status", "status"),
         Column("group", "experiment"),
@@ -48,7 +51,7 @@ def run_list(runs: Sequence[Run]) -> Table:
     else:
         rows = [row[:-1] for row in rows]
     notes = [f"Times on the {clock} clock." for clock in clocks if len(clocks) == 1 and clock]
-    return Table("", columns, rows, notes)
+    return Table("", columns, rows, [*notes, *frames.time_notes(run.values for run in shown)])
 
 
 def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: Sequence[str] | None = None) -> Table:
@@ -60,7 +63,7 @@ def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: S
 
     frames.check_keys("--by", by or (), frame)
     frames.check_values("--values", values or (), frame)
-    values = list(values or [value for value in DEFAULT_METRICS if value in frame])
+    values = list(values or _default_metrics(frame))
     keys = frames.with_clock(frame, by) if by else frames.row_keys(frame)
     folded = frames.fold(frame, keys, values)
     columns = [
@@ -84,7 +87,7 @@ def pivot(frame: "pd.DataFrame", rows: str, columns: str, values: Sequence[str] 
     frames.check_values("--values", values or (), frame)
     if rows == columns:
         raise ValueError(f"--rows and --columns are both {rows}; name two different settings")
-    values = list(values or DEFAULT_METRICS[:1])
+    values = list(values or _default_metrics(frame)[:1])
     row_keys = frames.with_clock(frame, [rows]) if columns != "clock" else [rows]
     folded = frames.fold(frame, [*row_keys, columns], values).to_dict("records")
     across = sorted({row[columns] for row in folded}, key=natural_order)
@@ -142,8 +145,14 @@ def _notes(frame: "pd.DataFrame", keys: Sequence[str], values: Sequence[str], ro
             "Compute, wait (for communication) and data (waiting for it): percent of a worker's training time."
         )
     if "bytes_sent" in values:
-        notes.append("Sent: payload over the whole run.")
-    return notes
+        inside = any((gpus or 1) > 1 for gpus in frame["gpus_per_node"])
+        notes.append(f"Sent: payload over the whole run{', inside nodes too' if inside else ''}.")
+    return [*notes, *frames.time_notes(frame.to_dict("records"))]
+
+
+def _default_metrics(frame: "pd.DataFrame") -> list[str]:
+    """What to show when nothing is asked for: runs for the time only have no accuracy."""
+    return [value for value in DEFAULT_METRICS if value in frame and frame[value].notna().any()]
 
 
 def _measured(row: dict[Any, Any], value: str) -> Cell:

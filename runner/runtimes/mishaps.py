@@ -110,8 +110,9 @@ class Mishaps:
         if number <= self.had.get(target, 0):
             return True  # it came to the target's former life, or was lost while that was dead
         died_s = self.dead.get(source)
-        if died_s is not None and self.engine.now >= died_s + self.failures.detection_s:
-            return number > self.cluster.workers[source].exchanges
+        detected = died_s is not None and self.engine.now >= died_s + self.failures.detection_s
+        if detected and number > self.cluster.workers[source].exchanges:
+            return True
         return any(number in each for each in self.skipped.get(source, ()))
 
     def _return(self, worker: VirtualWorker) -> None:

@@ -81,3 +81,25 @@ def test_lines_elsewhere(swept: tuple[Path, Done]) -> None:
     assert len(shown) == 2  # one for each evaluation
     assert "\x1b" not in swept[1].stdout
     assert lines[0].startswith("batch 32 per process, 64 in all; lr 0.025 = reference_lr 0.1 x 64 / 256")
+
+
+VIRTUAL = ("algorithm=sgp", "nodes=4", "gpus_per_node=2", "launcher=simulated", "device=cpu")
+
+
+def test_a_bar_of_a_virtual_run(tmp_path: Path) -> None:
+    status, drawn = on_a_terminal(*VIRTUAL, "epochs=40", "evaluation.every=10", "model.hidden=[16]", cwd=tmp_path)
+    assert status == 0
+    shown = [frame for frame in re.split(r"[\r\n]+", drawn) if "wall time left" in frame]
+    words = r"epoch \d+\.\d/40  loss \d\.\d+  top-1 \d+\.\d %  virtual time \d\S* s wall time left \d:\d\d:\d\d"
+    assert re.search(rf"sgp 4 nodes x 2 seed 0 .* {words}", shown[-1]), shown[-1]
+    assert "samples/s" not in drawn
+
+
+def test_a_bar_of_a_run_for_the_time_only(tmp_path: Path) -> None:
+    samples = "problem.train_samples=6400"  # 25 iterations
+    status, drawn = on_a_terminal(*VIRTUAL, "problem=none", "cost=resnet50_v100", samples, "epochs=200", cwd=tmp_path)
+    assert status == 0
+    assert re.search(r"epoch \d+\.\d/200  virtual time \d\S* (s|min) wall time left", drawn)
+    assert "loss" not in drawn
+    assert "top-1" not in drawn
+    assert re.search(r"sgp 4 nodes x 2 seed 0: \S+ s of virtual time per epoch  results/runs/sgp/", drawn)

@@ -27,6 +27,9 @@ LENET = (
 )
 
 
+RESNET = ("model=resnet20", "dataset.train_samples=192", "dataset.test_samples=100")
+
+
 def of(nodes: int, gpus: int = 1) -> tuple[str, ...]:
     """A run of exactly STEPS steps."""
     samples = STEPS // 2 * nodes * gpus * 8
@@ -84,12 +87,19 @@ def told(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return evaluations, {k: v for k, v in summary.items() if k not in of_time and not k.endswith("_s")}
 
 
-@pytest.mark.parametrize("size", [(3, 1), (2, 2)], ids=["3x1", "2x2"])
-@pytest.mark.parametrize("model", ["lenet", "resnet20"])
-def test_evaluations_and_bytes_sent_are_the_same(tmp_path, model, size):
-    overrides = ["algorithm=sgp", "algorithm.merge=exact", "algorithm.overlap=1", *of(*size), f"model={model}"]
-    if model == "resnet20":
-        overrides += ["evaluation.batch_norm=average", f"dataset.train_samples={6 * 8 * size[0] * size[1]}"]
+WHOLE_RUNS = {
+    "allreduce 2": ("algorithm=allreduce", *of(2)),
+    "dpsgd 3": (*METHODS["dpsgd"], *of(3)),
+    "sgp 3": (*METHODS["sgp overlap=1"], *of(3)),
+    "sgp 2x2": (*METHODS["sgp overlap=1"], *of(2, 2)),
+    "sgp 3 resnet20": (*METHODS["sgp overlap=1"], *of(3), *RESNET, "evaluation.batch_norm=average"),
+    "sgp 2x2 resnet20": (*METHODS["sgp overlap=1"], *of(2, 2), *RESNET, "evaluation.batch_norm=recalibrate"),
+}
+
+
+@pytest.mark.parametrize("run", WHOLE_RUNS)
+def test_evaluations_and_bytes_sent_are_the_same(tmp_path, run):
+    overrides = WHOLE_RUNS[run]
     real, virtual = tmp_path / "real", tmp_path / "virtual"
     real.mkdir()
     virtual.mkdir()

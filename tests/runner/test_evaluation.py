@@ -16,7 +16,7 @@ from runner.prepare import make_model, make_sampler
 from runner.problem import Problem, make_problem
 from runner.training import Parts, assemble
 
-pytestmark = pytest.mark.multiproc
+pytestmark = [pytest.mark.multiproc, pytest.mark.usefixtures("one_thread")]
 
 CPU = torch.device("cpu")
 POLICIES = ("own", "average", "recalibrate")
@@ -73,15 +73,6 @@ def trajectories(config: Config, steps: int) -> list[Tensor]:
 
 
 # By hand ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """As the workers have."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class ByHand:

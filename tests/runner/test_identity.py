@@ -158,7 +158,7 @@ class TestLedger:
         mine = changed(base, "choices.algorithm", "mine")
         assert identity(mine) != identity(base)
         assert identity(changed(mine, "algorithm.overlap", 1)) != identity(mine)
-        assert variant(changed(mine, "algorithm.overlap", 1)) == "overlap=1, merge=arrived, biased=False"
+        assert variant(changed(mine, "algorithm.overlap", 1)) == "overlap=1, merge=arrived, biased=false"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import models
 from models.layers import Dropout
 from runner.problem import Problem
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NETWORKS = {
     "mlp": lambda: models.mlp((3, 8, 8), 10, hidden=[16]),
     "lenet": lambda: models.lenet((3, 16, 16), 10),
@@ -18,15 +20,6 @@ NETWORKS = {
 }
 SHAPES = {"mlp": (3, 8, 8), "lenet": (3, 16, 16), "resnet20": (3, 8, 8)}
 each_network = pytest.mark.parametrize("name", NETWORKS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """As a worker has; several would only get in each other's way here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def network(name: str) -> nn.Module:
