@@ -146,12 +146,19 @@ def timing_only(config: Config) -> bool:
     return bool(config["problem"].get("kind") == "none")
 
 
+def time_as_for(config: Config) -> str | None:
+    """What a virtual clock tells the time of, if that is not what is trained: "ResNet-50 on V100"."""
+    cost = config["cost"]
+    modelled = cost["message_bytes"] is not None or cost["seconds_per_gradient"] is not None
+    return cost["of"] or ("work of a given cost" if modelled else None)
+
+
 def time_and_accuracy(config: Config) -> str:
     """What a virtual clock's times and the accuracies are of: "time as for ResNet-50 on V100, accuracy of mlp ..."."""
-    choices, of = config["choices"], config["cost"]["of"]
+    choices, of = config["choices"], time_as_for(config)
     own = f"{choices['model']} on {choices['dataset']}"
     if timing_only(config):
-        return f"time as for {of or 'the cost given'}, no accuracy"
+        return f"time as for {of}, no accuracy"
     return f"time as for {of}, accuracy of {own}" if of else f"time and accuracy of {own}"
 
 

@@ -21,7 +21,9 @@ from runner.launchers.progress import duration, shown
 def title(config: Config) -> str:
     """A run in a few words: sgp (overlap=1) 4 nodes seed 0."""
     settings = variant(config)
-    size = f"{config['nodes']} nodes" + (f" x {config['gpus_per_node']}" if config["gpus_per_node"] > 1 else "")
+    nodes = config["nodes"]
+    each = f" x {config['gpus_per_node']}" if config["gpus_per_node"] > 1 else ""
+    size = f"{nodes} node{'s' if nodes > 1 else ''}{each}"
     return f"{config['choices']['algorithm']}{f' ({settings})' if settings else ''} {size} seed {config['seed']}"
 
 

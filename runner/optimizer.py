@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 import torch
@@ -54,6 +55,8 @@ class LocalOptimizer:
     def begin_again(self, steps: int) -> None:
         """Forget momentum and the like; the schedule goes on at a later step."""
         self.optimizer.state.clear()
-        while self.steps < steps:
-            self.scheduler.step()
-            self.steps += 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch misses the steps, which others took
+            while self.steps < steps:
+                self.scheduler.step()
+                self.steps += 1

@@ -78,6 +78,9 @@ def _resolve_virtual(config: Config) -> None:
             raise ConfigError(
                 f"{group}={choice}: is for a virtual cluster; add launcher=simulated, or leave {group} out"
             )
+    for key in ("cost.message_bytes", "cost.seconds_per_gradient", "failures.plan"):
+        if configs.select(config, key):
+            raise ConfigError(f"{key}: is for a virtual cluster; add launcher=simulated, or leave it out")
     if configs.timing_only(config):
         raise ConfigError("problem=none: asks for the time only, which needs a virtual clock; add launcher=simulated")
     if config["problem"]["batched"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,6 +220,8 @@ class Epochs:
         if worker.draw % self.step == 0 and self.next_end <= worker.draw < self.draws:
             self.reached.setdefault(worker.draw, {}).setdefault(worker.rank, self.evaluator.snapshot(worker, x))
             self.check()
+        elif worker.draw > self.next_end and worker.rank not in self.reached.get(self.next_end, ()):
+            self.check()  # it returned at this end or beyond: nobody has to wait for it there
 
     def check(self) -> None:
         """Evaluate what is complete."""
@@ -240,7 +243,7 @@ class Epochs:
 
 NOT_EVALUATED: Row = dict.fromkeys(
     ("top1_mean_model", "top1_workers_mean", "top1_workers_std", "top1_centre", "loss_mean_model", "loss_workers_mean",
-     "consensus_distance", "consensus_distance_max")
+     "consensus_distance", "consensus_distance_max", "batch_norm")
 )  # fmt: skip
 
 
@@ -248,28 +251,35 @@ def simulate(config: Config, folder: Path, device: torch.device) -> None:
     """Run the configuration's algorithm to its end, on the virtual cluster."""
     simulation = Simulation(config, device)
     journal = Journal(folder, 0, config["tensorboard"])
-    recorders = [
-        Recorder(journal, config, worker, simulation.per_epoch, "virtual") for worker in simulation.cluster.workers
-    ]
-    if simulation.replicas is None:
-        simulation.run(lambda worker, _: recorders[worker.rank].step())
-        final = dict(NOT_EVALUATED)
-    else:
-        epochs = Epochs(simulation, Evaluator(simulation, simulation.replicas), recorders[0])
-
-        def yielded(worker: VirtualWorker, x: Vector) -> None:
-            recorders[worker.rank].step()
-            epochs.yielded(worker, x)
-
-        simulation.run(yielded, epochs.check)
-        final = epochs.final()
-        recorders[0].evaluation(final, time_s=max(recorder.end_s for recorder in recorders))
-        buffers = bool(simulation.replicas.buffers)
-        final["batch_norm"] = config["evaluation"]["batch_norm"] if buffers else None
-    for recorder in recorders:
-        recorder.close()
-    journal.close()
-    simulation.close()
+    with closing(simulation), closing(journal):
+        recorders = [
+            Recorder(journal, config, worker, simulation.per_epoch, "virtual") for worker in simulation.cluster.workers
+        ]
+        final = _evaluated(simulation, recorders) if simulation.replicas else _timed(simulation, recorders)
+        for recorder in recorders:
+            recorder.close()
     alive = [recorder for recorder, worker in zip(recorders, simulation.cluster.workers, strict=True) if worker.task]
     totals = torch.tensor([recorder.totals() for recorder in alive], dtype=torch.float64)
     write_json(folder / "summary.json", summarise(config, totals.mean(0).tolist(), final, simulation.per_epoch))
+
+
+def _timed(simulation: Simulation, recorders: list[Recorder]) -> Row:
+    """Run it for the time only."""
+    simulation.run(lambda worker, _: recorders[worker.rank].step())
+    return dict(NOT_EVALUATED)
+
+
+def _evaluated(simulation: Simulation, recorders: list[Recorder]) -> Row:
+    """Run it; the scores of its last evaluation."""
+    assert simulation.replicas is not None
+    epochs = Epochs(simulation, Evaluator(simulation, simulation.replicas), recorders[0])
+
+    def yielded(worker: VirtualWorker, x: Vector) -> None:
+        recorders[worker.rank].step()
+        epochs.yielded(worker, x)
+
+    simulation.run(yielded, epochs.check)
+    final = epochs.final()
+    recorders[0].evaluation(final, epochs.draws, max(recorder.end_s for recorder in recorders))
+    policy = simulation.config["evaluation"]["batch_norm"] if simulation.replicas.buffers else None
+    return {**final, "batch_norm": policy}

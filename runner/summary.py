@@ -30,7 +30,7 @@ def summarise(config: Config, totals: Sequence[float], final: Row, per_epoch: in
         "launcher": config["launcher"]["kind"],
         "clock": "virtual" if virtual else "wall",
         **{group: choices[group] if virtual else None for group in ("cluster", "cost", "failures")},
-        "time_as_for": config["cost"]["of"] if virtual else None,
+        "time_as_for": configs.time_as_for(config) if virtual else None,
         "device": config["device"],
         "backend": config["backend"],
         "nodes": config["nodes"],

@@ -276,14 +276,17 @@ class Exchange(Request[dict[int, Payload]]):
         self.watched: Future[None] | None = None
         operations = [
             dist.P2POp(operation, part, worker.mesh.peer(j), tag=sequence * MOST_PARTS + place)
-            for operation, messages in ((dist.isend, self.sent), (dist.irecv, self.received))
+            # Receives first: gloo tells a sender that it may begin, else only after all that goes the other way.
+            for operation, messages in ((dist.irecv, self.received), (dist.isend, self.sent))
             for j, parts in messages.items()
             for place, part in enumerate(parts)
         ]
         assert all(len(parts) <= MOST_PARTS for parts in self.received.values()), "tags of two exchanges would meet"
         works = dist.batch_isend_irecv(operations) if operations else []
-        sending = sum(len(parts) for parts in self.sent.values()) if worker.mesh.host_staged else 0
-        self.sends, self.receives = works[:sending], works[sending:]  # NCCL's group is one work for both
+        receiving = sum(len(parts) for parts in self.received.values())
+        if not worker.mesh.host_staged:
+            receiving = len(works)  # NCCL's group is one work for both
+        self.receives, self.sends = works[:receiving], works[receiving:]
         worker.split.bytes_sent += sum(message_bytes(part.nbytes for part in parts) for parts in self.sent.values())
 
     def _pack(self, payload: Payload) -> list[Tensor]:

@@ -88,6 +88,55 @@ COMBINATIONS = {
     "dataset=cifar10 dataset.root=nowhere": ["dataset.root=nowhere", "data_batch_1.bin", "dataset.download=true"],
     "dataset=imagenet dataset.root=nowhere": ["dataset.root=nowhere", "train/<class>"],
 }
+VIRTUAL = {
+    "launcher=simulated cluster=none": ["cluster=none", "cluster=10gbe"],
+    "launcher=simulated cluster=10gb": ["cluster=10gb", "did you mean 10gbe?", "laptop"],
+    "launcher=simulated cluster.inter.bandwith=1": ["cluster.inter.bandwith", "did you mean bandwidth?"],
+    "launcher=simulated +cluster.switch=1": ["cluster.switch", "core_bandwidth"],
+    "launcher=simulated cluster.inter.bandwidth=-1": ["cluster.inter.bandwidth=-1", "positive", "bytes per second"],
+    "launcher=simulated cluster.intra.latency_s=soon": ["cluster.intra.latency_s=soon", "seconds, 0 or more"],
+    "launcher=simulated cluster.inter.efficiency=2": ["cluster.inter.efficiency=2", "at most 1"],
+    "launcher=simulated cluster.inter.loss=-0.1": ["cluster.inter.loss=-0.1", "between 0 and 1"],
+    "launcher=simulated cluster.core_bandwidth=0": ["cluster.core_bandwidth=0", "positive", "null for no limit"],
+    "launcher=simulated cluster.reduction=star": ["cluster.reduction=star", "ring, tree"],
+    "launcher=simulated cluster.gpus_per_node=0": ["cluster.gpus_per_node=0", "1 or more"],
+    "launcher=simulated 'cluster.links=[{link: [0, 4], bandwidth: 1}]'": ["cluster.links", "two nodes of 0 to 3"],
+    "launcher=simulated 'cluster.links=[{link: [0, 1], speed: 1}]'": ["cluster.links[0, 1].speed", "bandwidth"],
+    "launcher=simulated cluster.compute=fast": ["cluster.compute=fast", "settings"],
+    "launcher=simulated cluster.compute.seconds=-1": ["cluster.compute.seconds=-1", "0 or more"],
+    "launcher=simulated cluster.compute.seconds=null": ["cluster.compute.seconds=null", "cost group"],
+    "launcher=simulated cluster.compute.distribution=gamma": ["cluster.compute.distribution='gamma'", "lognormal"],
+    "launcher=simulated cluster.compute.trace=nowhere": ["cluster.compute.trace=nowhere", "cannot be read", "folder"],
+    "launcher=simulated cluster.compute.slow=3": ["cluster.compute.slow=3", "{3: 2.0}"],
+    "launcher=simulated cluster.compute.sleep_ranks=[0,32]": ["cluster.compute.sleep_ranks", "no GPU 32", "0 to 31"],
+    "launcher=simulated 'failures.plan=[{worker: 4, dies_at_s: 1}]'": [
+        *("failures.plan", "{worker: 4, dies_at_s: 1}", "no worker 4", "0 to 3")
+    ],
+    "launcher=simulated 'failures.plan=[{node: 1, dies: 1}]'": ["failures.plan", "{node: 1, dies: 1}", "dies_at_s"],
+    "launcher=simulated 'failures.plan=[{link: [0, 7], loss: 1}]'": ["failures.plan", "no node 7", "0 to 3"],
+    "launcher=simulated failures.timeout_s=-1": ["failures.timeout_s=-1", "0 or more"],
+    "launcher=simulated failures.return_state=home": ["failures.return_state='home'", "checkpoint, neighbour, initial"],
+    "launcher=simulated backend=gloo": ["backend=gloo", "virtual workers", "leave it out"],
+    "launcher=simulated launcher.threads=0": ["launcher.threads=0", "1 or more"],
+    "launcher=simulated problem=none": ["cost=none", "problem=none", "cost=resnet50_v100"],
+    "launcher=simulated problem=none cost=resnet50_v100 problem.train_samples=31": [
+        *("problem.train_samples=31", "global batch of 32", "fewer nodes")
+    ],
+    "launcher=simulated problem=none cost=resnet50_v100 evaluation.every=2": [
+        "evaluation.every",
+        "nothing to evaluate",
+    ],
+    "launcher=simulated problem.batched=true problem.compile=true": ["problem.batched=true", "problem.compile"],
+    "launcher=simulated problem.batched=true dataset=synthetic model=resnet20": [
+        *("problem.batched=true", "model=resnet20", "BatchNorm", "lenet")
+    ],
+    "problem.batched=true": ["problem.batched=true", "launcher=simulated"],
+    "problem=none": ["problem=none", "launcher=simulated"],
+    "cluster=10gbe": ["cluster=10gbe", "launcher=simulated", "leave cluster out"],
+    "cost=resnet50_v100": ["cost=resnet50_v100", "launcher=simulated", "leave cost out"],
+    "cost.message_bytes=100": ["cost.message_bytes", "launcher=simulated"],
+    "'failures.plan=[{worker: 1, dies_at_s: 1}]'": ["failures.plan", "launcher=simulated", "leave it out"],
+}
 SWEEPS = {
     "-m algorithm=allreduce,sgpp": ["algorithm=sgpp", "did you mean sgp?"],
     "-m algorithm=sgp nodes=2,0": ["nodes=0", "1 or more"],
@@ -112,10 +161,10 @@ def refused(tmp_path: Path, here: Callable[..., Done]) -> Refused:
     return refused
 
 
-@pytest.mark.parametrize("typed", [*NAMES, *TYPES, *VALUES, *COMBINATIONS, *SWEEPS])
+@pytest.mark.parametrize("typed", [*NAMES, *TYPES, *VALUES, *COMBINATIONS, *VIRTUAL, *SWEEPS])
 def test_refused(typed: str, refused: Refused) -> None:
     message = refused(typed)
-    for fragment in {**NAMES, **TYPES, **VALUES, **COMBINATIONS, **SWEEPS}[typed]:
+    for fragment in {**NAMES, **TYPES, **VALUES, **COMBINATIONS, **VIRTUAL, **SWEEPS}[typed]:
         assert fragment in message
 
 

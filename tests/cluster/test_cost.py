@@ -1,0 +1,73 @@
+"""Buckets of a gradient, and when the last of them is reduced."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.build import ConfigError, build
+from runner.cluster.cost import Cost, reduced_at
+
+sizes = st.integers(1, 10**8)
+shares = st.floats(0, 1)
+
+
+@given(sizes, st.integers(10**6, 10**7), st.integers(10**5, 10**6), shares)
+def test_buckets_hold_all_bytes_and_become_ready_in_order(nbytes, bucket, first, backward):
+    buckets = Cost(bucket_bytes=bucket, first_bucket_bytes=first, backward_share=backward).buckets(nbytes)
+    assert sum(size for size, _ in buckets) == pytest.approx(nbytes)
+    assert buckets[0][0] == min(first, nbytes)
+    assert all(size == bucket for size, _ in buckets[1:-1])
+    ready = [share for _, share in buckets]
+    assert ready == sorted(ready)
+    assert ready[-1] == pytest.approx(1.0)  # the last one is exposed
+    assert all(share >= 1 - backward - 1e-12 for share in ready)  # none during the forward pass
+
+
+def test_buckets_become_ready_as_their_bytes_do():
+    buckets = Cost(bucket_bytes=40, first_bucket_bytes=20, backward_share=0.5).buckets(100)
+    assert buckets == [(20, pytest.approx(0.6)), (40, pytest.approx(0.8)), (40, pytest.approx(1.0))]
+
+
+def test_without_overlap_there_is_one_bucket_at_the_end():
+    assert Cost(overlap_backward=False).buckets(10**9) == [(10**9, 1.0)]
+
+
+def test_a_bucket_waits_for_all_workers_and_for_the_one_before_it():
+    buckets = [(1, 0.5), (1, 1.0)]
+    assert reduced_at(buckets, [1.0, 1.0], [0.0], [10.0]) == 11.0  # 5 to 6, 10 to 11
+    assert reduced_at(buckets, [7.0, 1.0], [0.0], [10.0]) == 13.0  # 5 to 12, 12 to 13
+    assert reduced_at(buckets, [1.0, 1.0], [0.0, 4.0], [10.0, 2.0]) == 11.0  # 5 to 6, 10 to 11
+    assert reduced_at(buckets, [1.0, 1.0], [0.0, 9.0], [10.0, 4.0]) == 14.0  # 11 to 12, 13 to 14
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), min_size=1, max_size=5), sizes, shares)
+def test_overlap_is_bounded_by_all_and_nothing(workers, nbytes, backward):
+    """It ends no earlier than the last gradient and the last bucket, no later than without overlap."""
+    started, seconds = zip(*workers, strict=True)
+    buckets = Cost(backward_share=backward).buckets(nbytes)
+    times = [size / 1e7 for size, _ in buckets]
+    last = max(start + length for start, length in workers)
+    end = reduced_at(buckets, times, started, seconds)
+    assert last + times[-1] <= end + 1e-9
+    assert end <= last + sum(times) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"message_bytes": 0}, "message_bytes=0"),
+        ({"message_bytes": 1.5}, "whole number"),
+        ({"seconds_per_gradient": -1.0}, "seconds_per_gradient=-1.0"),
+        ({"bucket_bytes": 0}, "bucket_bytes=0"),
+        ({"first_bucket_bytes": -5}, "first_bucket_bytes=-5"),
+        ({"backward_share": 1.5}, "between 0 and 1"),
+        ({"overlap_backward": 1}, "true or false"),
+        ({"of": 3}, "of=3"),
+    ],
+)
+def test_what_cannot_be(wrong, words):
+    with pytest.raises(ConfigError, match=r"cost\.") as error:
+        build({"_target_": "runner.cluster.cost.Cost", **wrong}, "cost")
+    assert words in str(error.value)

@@ -1,0 +1,171 @@
+"""What crosses a link, when: the arithmetic of messages and of all-reduces."""
+
+from __future__ import annotations
+
+from math import ceil, log2
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.build import ConfigError
+from runner.cluster.failures import Failures
+from runner.cluster.links import Link, Network, make_link
+
+INNER = Link(1e-6, 1e11)
+
+latencies = st.floats(0, 1e-2)
+bandwidths = st.floats(1e6, 1e11)
+sizes = st.floats(1, 1e9)
+
+
+def network(link: Link, nodes: int = 8, workers_per_node: int = 1, lanes: int = 1, **settings) -> Network:
+    settings.setdefault("overrides", {})
+    return Network(nodes, workers_per_node, lanes, link, INNER, **settings)
+
+
+def send(net: Network, messages: list[tuple[int, int]], nbytes: float, now: float = 0.0) -> list[float]:
+    """Post messages (source, target) of one size at the same time, in that order; when each has arrived."""
+    links = [net.link(source, target, now) for source, target in messages]
+    heads = [net.leave(link, source, nbytes, now) for link, (source, _) in zip(links, messages, strict=True)]
+    arrived = [0.0] * len(messages)
+    for i in sorted(range(len(messages)), key=heads.__getitem__):
+        arrived[i] = net.arrive(links[i], messages[i][1], nbytes, heads[i])
+    return arrived
+
+
+@given(latencies, bandwidths, st.floats(0.1, 1), sizes, st.floats(0, 100))
+def test_one_message_takes_latency_and_its_bytes(latency, bandwidth, efficiency, nbytes, now):
+    [arrived] = send(network(Link(latency, bandwidth, efficiency)), [(0, 1)], nbytes, now)
+    assert arrived == pytest.approx(now + latency + nbytes / (efficiency * bandwidth), rel=1e-12)
+
+
+@given(st.integers(1, 7), latencies, bandwidths, sizes)
+def test_messages_to_one_receiver_come_one_after_the_other(count, latency, bandwidth, nbytes):
+    arrived = send(network(Link(latency, bandwidth)), [(i, 0) for i in range(1, count + 1)], nbytes)
+    assert arrived == pytest.approx([latency + k * nbytes / bandwidth for k in range(1, count + 1)], rel=1e-9)
+
+
+@given(st.integers(1, 7), latencies, bandwidths, sizes)
+def test_messages_of_one_sender_leave_one_after_the_other(count, latency, bandwidth, nbytes):
+    arrived = send(network(Link(latency, bandwidth)), [(0, i) for i in range(1, count + 1)], nbytes)
+    assert arrived == pytest.approx([latency + k * nbytes / bandwidth for k in range(1, count + 1)], rel=1e-9)
+
+
+def test_the_two_directions_and_other_pairs_do_not_disturb_each_other():
+    link = Link(1e-3, 1e6)
+    alone = 1e-3 + 1.0
+    assert send(network(link), [(0, 1), (1, 0), (2, 3), (3, 4), (4, 2)], 1e6) == pytest.approx([alone] * 5)
+
+
+def test_workers_of_a_node_share_its_network_card_but_not_its_inner_links():
+    inner = 1e-6 + 1e6 / 1e11
+    net = network(Link(0.0, 1e6), nodes=2, workers_per_node=2)
+    assert send(net, [(0, 2), (1, 3), (0, 1), (1, 0)], 1e6) == pytest.approx([1.0, 2.0, inner, inner])
+
+
+@given(st.integers(1, 4), st.floats(1e5, 1e8))
+def test_a_core_switch_is_crossed_one_after_the_other(pairs, core):
+    net = network(Link(1e-3, 1e6), core_bandwidth=core)
+    arrived = send(net, [(2 * i, 2 * i + 1) for i in range(pairs)], 1e6)
+    through, own = 1e6 / core, 1.0
+    assert arrived == pytest.approx([1e-3 + k * through + max(own, through) for k in range(pairs)])
+
+
+def test_a_core_switch_does_not_stand_between_the_workers_of_a_node():
+    net = network(Link(1e-3, 1e6), nodes=1, workers_per_node=2, core_bandwidth=1.0)
+    assert send(net, [(0, 1)], 1e6) == pytest.approx([1e-6 + 1e6 / 1e11])
+
+
+def test_a_link_that_differs_does_so_one_way_and_for_one_pair():
+    slow = make_link({"bandwidth": 1e5}, "cluster.links", base=Link(1e-3, 1e6))
+    assert slow.latency_s == 1e-3
+    net = network(Link(1e-3, 1e6), overrides={(0, 1): slow})
+    assert send(net, [(0, 1)], 1e6) == pytest.approx([10.001])
+    assert send(net, [(1, 0), (2, 3)], 1e6) == pytest.approx([1.001, 1.001])
+
+
+def test_trouble_holds_between_its_times_and_adds_up():
+    plan = [
+        {"link": [0, 1], "from_s": 5, "until_s": 10, "bandwidth_factor": 0.5, "latency_factor": 3, "loss": 0.5},
+        {"link": [0, 1], "both_ways": True, "from_s": 8, "bandwidth_factor": 0.5, "loss": 0.5},
+    ]
+    net = network(Link(1.0, 1e6), changes=Failures(plan).link_changes(8))
+
+    def at(source, target, now):
+        link = net.link(source, target, now)
+        return link.latency_s, link.bandwidth, link.loss
+
+    assert at(0, 1, 4.9) == at(1, 0, 7) == at(2, 3, 9) == (1.0, 1e6, 0.0)
+    assert at(0, 1, 5) == (3.0, 5e5, 0.5)
+    assert at(0, 1, 9) == (3.0, 2.5e5, 0.75)
+    assert at(0, 1, 10) == at(1, 0, 8) == (1.0, 5e5, 0.5)
+
+
+@given(st.integers(2, 64), latencies, bandwidths, sizes)
+def test_a_ring_all_reduce(n, latency, bandwidth, nbytes):
+    net = network(Link(latency, bandwidth), nodes=n)
+    expected = 2 * (n - 1) * latency + 2 * (n - 1) / n * nbytes / bandwidth
+    assert net.all_reduce_s(range(n), nbytes, 0.0) == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.integers(2, 64), latencies, bandwidths, sizes)
+def test_a_binomial_tree(n, latency, bandwidth, nbytes):
+    net = network(Link(latency, bandwidth), nodes=n, reduction="tree")
+    expected = 2 * ceil(log2(n)) * (latency + nbytes / bandwidth)
+    assert net.all_reduce_s(range(n), nbytes, 0.0) == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.integers(2, 8), st.integers(2, 8), sizes)
+def test_gpus_reduce_inside_their_nodes_and_the_nodes_between_them(nodes, gpus, nbytes):
+    link = Link(1e-4, 1e9)
+    between = network(link, nodes=nodes).all_reduce_s(range(nodes), nbytes, 0.0)
+    inside = network(INNER, nodes=gpus).all_reduce_s(range(gpus), nbytes, 0.0)
+    as_nodes, as_gpus = network(link, nodes, 1, gpus), network(link, nodes, gpus, 1)
+    assert as_nodes.all_reduce_s(range(nodes), nbytes, 0.0) == pytest.approx(between + inside)
+    assert as_gpus.all_reduce_s(range(nodes * gpus), nbytes, 0.0) == pytest.approx(between + inside)
+    assert as_nodes.all_reduce_s([1], nbytes, 0.0) == pytest.approx(inside)
+    assert as_gpus.all_reduce_s(range(gpus, 2 * gpus), nbytes, 0.0) == pytest.approx(inside)  # those of one node
+    one_of_each = [node * gpus for node in range(nodes)]
+    assert as_gpus.all_reduce_s(one_of_each, nbytes, 0.0) == pytest.approx(between)
+
+
+def test_a_ring_runs_at_the_pace_of_its_slowest_link():
+    slow = Link(1e-2, 1e5)
+    in_the_way, beside = ({pair: slow} for pair in [(1, 2), (2, 1)])  # a ring goes one way round
+    expected = 2 * 3 * 1e-2 + 2 * 3 / 4 * 1e6 / 1e5
+    assert network(Link(1e-3, 1e6), 4, overrides=in_the_way).all_reduce_s(range(4), 1e6, 0.0) == pytest.approx(expected)
+    usual = network(Link(1e-3, 1e6), 4).all_reduce_s(range(4), 1e6, 0.0)
+    assert network(Link(1e-3, 1e6), 4, overrides=beside).all_reduce_s(range(4), 1e6, 0.0) == usual
+
+
+def test_the_messages_of_a_ring_cross_the_core_together():
+    net = network(Link(0.0, 1e6), 4, core_bandwidth=2e6)  # where four links of 1e6 meet
+    assert net.all_reduce_s(range(4), 1e6, 0.0) == pytest.approx(2 * 3 * 1e6 / 2e6)
+
+
+@pytest.mark.parametrize(
+    ("node", "key"),
+    [
+        ({"latency_s": -1.0}, "latency_s=-1.0"),
+        ({"latency_s": float("inf")}, "latency_s=inf"),
+        ({"latency_s": "soon"}, "latency_s=soon"),
+        ({"bandwidth": 0}, "bandwidth=0"),
+        ({"bandwidth": True}, "bandwidth=True"),
+        ({"bandwidth": float("nan")}, "bandwidth=nan"),
+        ({"efficiency": 0}, "efficiency=0"),
+        ({"efficiency": 1.1}, "efficiency=1.1"),
+        ({"loss": 1.5}, "loss=1.5"),
+        ({"latncy_s": 1.0}, "latncy_s"),
+        (5, "=5"),
+    ],
+)
+def test_what_a_link_cannot_be(node, key):
+    with pytest.raises(ConfigError, match=r"cluster\.inter") as error:
+        make_link(node, "cluster.inter", base=Link(1e-3, 1e6))
+    assert key in str(error.value)
+
+
+def test_a_link_of_its_own_needs_both_numbers():
+    with pytest.raises(ConfigError, match=r"cluster\.intra\.bandwidth: is missing"):
+        make_link({"latency_s": 1e-3}, "cluster.intra")

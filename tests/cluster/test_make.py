@@ -1,0 +1,66 @@
+"""The parts of a virtual cluster from a configuration, as the options of conf/ describe them."""
+
+from __future__ import annotations
+
+import pytest
+from harness import SMALL, configure
+
+from runner.build import ConfigError
+from runner.cluster import make
+from runner.config import conf_dir
+
+TIMING = ("launcher=simulated", "problem=none", "cost=resnet50_v100")
+CLUSTERS = sorted({path.stem for path in (conf_dir() / "cluster").glob("*.yaml")} - {"none"})
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_every_cluster_can_be_made(cluster):
+    config = configure(*TIMING, f"cluster={cluster}", "nodes=4")
+    make.check(config)
+    network = make.network(config)
+    assert network.nodes == 4
+    assert network.lanes * network.workers_per_node == config["gpus_per_node"]
+    assert network.inter.seconds(1.0) > 0
+
+
+def test_a_cost_group_takes_the_place_of_the_problems_own():
+    config = configure("launcher=simulated", *SMALL)
+    assert make.seconds_of(config)(0, 0) == config["cluster"]["compute"]["seconds"]
+    assert make.vector_bytes(make.cost(config), 123) == 123
+    config = configure("launcher=simulated", *SMALL, "cost=resnet50_v100")
+    assert make.seconds_of(config)(0, 0) == 0.271
+    assert make.vector_bytes(make.cost(config), 123) == 25_557_032 * 4
+
+
+def test_workers_are_nodes_or_gpus():
+    nodes = make.network(configure(*TIMING, "nodes=2", "algorithm=sgp"))
+    gpus = make.network(configure(*TIMING, "nodes=2", "algorithm=sgp", "algorithm.worker=gpu"))
+    assert (nodes.workers_per_node, nodes.lanes) == (1, 8)
+    assert (gpus.workers_per_node, gpus.lanes) == (8, 1)
+    assert nodes.link(0, 1, 0.0) == gpus.link(0, 8, 0.0) == nodes.inter
+    assert gpus.link(0, 7, 0.0) is gpus.intra
+
+
+def test_links_that_differ():
+    entries = "cluster.links=[{link: [2, 0], bandwidth: 1.0e+8}, {link: [0, 1], both_ways: true, latency_s: 0.5}]"
+    network = make.network(configure(*TIMING, "nodes=3", entries))
+    assert network.link(2, 0, 0.0).bandwidth == 1e8
+    assert network.link(2, 0, 0.0).latency_s == network.inter.latency_s
+    assert network.link(0, 1, 0.0).latency_s == network.link(1, 0, 0.0).latency_s == 0.5
+    assert network.link(0, 2, 0.0) == network.inter
+
+
+@pytest.mark.parametrize("missing", ["inter", "intra", "reduction", "compute"])
+def test_a_cluster_of_ones_own_that_lacks_something(missing):
+    config = configure(*TIMING)
+    config["cluster"].pop(missing)
+    with pytest.raises(ConfigError, match=rf"cluster\.{missing}: is missing; .*10gbe"):
+        make.check(config)
+
+
+def test_an_epoch_without_a_data_set():
+    config = configure(*TIMING, "nodes=2", "batch_size=4", "problem.train_samples=130")
+    assert make.iterations_per_epoch(config) == 2
+    config["problem"]["train_samples"] = 63
+    with pytest.raises(ConfigError, match=r"problem\.train_samples=63: one global batch of 64"):
+        make.iterations_per_epoch(config)
