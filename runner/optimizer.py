@@ -34,6 +34,8 @@ class LocalOptimizer:
         if "fused" in inspect.signature(locate(settings.get("_target_"), "optimizer")).parameters:
             settings.setdefault("fused", not (settings.get("foreach") or settings.get("differentiable")))
         self.optimizer: torch.optim.Optimizer = build(settings, "optimizer", [self.parameter])
+        # Without what torch wraps around it (profiler and compiler hooks), which takes longer than a small step itself.
+        self._bare_step = inspect.unwrap(type(self.optimizer).step)
         self.scheduler = scheduler(schedule, self.optimizer, span)
         self.steps = 0
 
@@ -46,7 +48,11 @@ class LocalOptimizer:
         """X after one step along g; neither is changed."""
         self.parameter.data = x.clone()  # the step is in place, and x may have been sent
         self.parameter.grad = g
-        self.optimizer.step()
+        if self.steps == 0:
+            self.optimizer.step()  # torch's schedulers look for this call, once
+        else:
+            with torch.no_grad():
+                self._bare_step(self.optimizer)
         self.scheduler.step()
         self.steps += 1
         self.parameter.grad = None
@@ -56,7 +62,7 @@ class LocalOptimizer:
         """Forget momentum and the like; the schedule goes on at a later step."""
         self.optimizer.state.clear()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch misses the steps, which others took
+            warnings.simplefilter("ignore", UserWarning)  # torch's schedulers miss the steps, which others took
             while self.steps < steps:
                 self.scheduler.step()
                 self.steps += 1

@@ -2,7 +2,8 @@
 
     python scripts/benchmark_simulator.py [--pairs 5] [--case lenet mlp timing]
 
-lenet   32 virtual workers, batch 32, against a one-thread loop of as many gradients and optimiser steps
+lenet   32 virtual workers, batch 32, against a one-thread loop of as many gradients and optimiser steps; beside what
+        two such loops of half the length take, as two processes: the best that two cores can do at that moment
 mlp     256 virtual workers of the default MLP (digits, 4,810 parameters), gradients batched (problem.batched=true)
 mlp_784 256 virtual workers of an MLP of 50,890 parameters, likewise: its vectors no longer fit the caches together
 timing  no gradients: ResNet-50 on 32 nodes for 90 epochs, and on 1,024 nodes for 1,000 iterations; beside `import
@@ -14,6 +15,7 @@ Times are wall seconds of `Simulation.run`, without starting Python, loading dat
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import statistics
 import subprocess
@@ -85,19 +87,42 @@ def bare_s(config: Config, gradients: int) -> float:
     return time.perf_counter() - start
 
 
+def _bare_in_child(config: Config, gradients: int, seconds: Any) -> None:
+    torch.set_num_threads(1)
+    seconds.put(bare_s(config, gradients))
+
+
+def two_bare_s(config: Config, gradients: int) -> float:
+    """Seconds of two bare loops side by side, each with half of the work."""
+    context = multiprocessing.get_context("spawn")
+    seconds = context.Queue()
+    loops = [context.Process(target=_bare_in_child, args=(config, gradients // 2, seconds)) for _ in range(2)]
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join()
+    return max(float(seconds.get()) for _ in loops)
+
+
 def compare(case: str, algorithm: str, pairs: int) -> None:
     config = configure(f"algorithm={algorithm}", *VIRTUAL, *CASES[case])
     steps = Simulation(config, torch.device("cpu")).per_epoch * config["epochs"]
     gradients = steps * config["nodes"]
-    ratios = []
+    ratios, ideal = [], []
     for pair in range(pairs):
         order: list[Callable[[], float]] = [lambda: simulated_s(config), lambda: bare_s(config, gradients)]
         a, b = (order[0](), order[1]()) if pair % 2 == 0 else reversed((order[1](), order[0]()))
         ratios.append(a / b)
-        print(f"  pair {pair + 1}: simulator {a:.2f} s, bare loop {b:.2f} s, ratio {a / b:.3f}", flush=True)
+        ideal.append(two_bare_s(config, gradients) / b)
+        print(
+            f"  pair {pair + 1}: simulator {a:.2f} s, bare loop {b:.2f} s, ratio {a / b:.3f}; two processes "
+            f"{ideal[-1]:.3f}",
+            flush=True,
+        )
     print(
         f"{case:6} {algorithm:9} {config['nodes']} workers x {steps} steps / bare loop: median ratio "
-        f"{statistics.median(ratios):.3f} (range {min(ratios):.3f} to {max(ratios):.3f}, {pairs} pairs)",
+        f"{statistics.median(ratios):.3f} (range {min(ratios):.3f} to {max(ratios):.3f}, {pairs} pairs); two processes "
+        f"{statistics.median(ideal):.3f} ({min(ideal):.3f} to {max(ideal):.3f})",
         flush=True,
     )
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import os
 import threading
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import torch
@@ -90,6 +92,7 @@ class Replicas:
         self.problem = problem
         own = dict(problem.model.named_buffers())
         self.buffers: list[Buffers] = [{k: v.clone() for k, v in own.items()} for _ in range(ranks)] if own else []
+        self.threads = threads
         self._lock = threading.Lock()
         self._mine = threading.local()
         self.pool = ThreadPoolExecutor(
@@ -121,53 +124,88 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class Pool:
-    """Each gradient by itself, bit for bit as on a real process, as many side by side as there are threads."""
+class _Asked:
+    """One gradient that a worker waits for."""
+
+    __slots__ = ("done", "draw", "key", "rank", "x")
+
+    def __init__(self, x: Vector, rank: int, key: tuple[int, ...], draw: int) -> None:
+        self.x, self.rank, self.key, self.draw = x, rank, key, draw
+        self.done: tuple[Tensor, Vector] | None = None
+
+
+class _Lazy(ABC):
+    """Computes nothing until a gradient falls due, and then all that have been asked for.
+
+    Computing at once, beside the workers' own steps, would be slower: threads that each need the interpreter for a
+    moment between two operations of torch wait for one another.
+    """
 
     def __init__(self, replicas: Replicas, batches: Sequence[Batches]) -> None:
         self.replicas, self.batches = replicas, batches
+        self.waiting: list[_Asked] = []
 
     def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
-        submit = self.replicas.pool.submit
-        return _Futures([submit(self._one, x, rank, (*key, lane, draw), draw) for lane, rank in enumerate(ranks)])
+        asked = [_Asked(x, rank, (*key, lane, draw), draw) for lane, rank in enumerate(ranks)]
+        self.waiting += asked
+        return _Together(self, asked)
 
-    def _one(self, x: Vector, rank: int, key: tuple[int, ...], draw: int) -> tuple[Tensor, Vector]:
-        buffers = self.replicas.buffers
-        return self.replicas.holding(buffers[rank] if buffers else {}).gradient(x, self.batches[rank](draw), key)
+    def compute(self) -> None:
+        """All that wait."""
+        asked, self.waiting = self.waiting, []
+        self._compute(asked)
+
+    @abstractmethod
+    def _compute(self, every: list[_Asked]) -> None: ...
 
     def close(self) -> None:
         self.replicas.close()
 
 
-class _Futures:
-    def __init__(self, futures: list[Future[tuple[Tensor, Vector]]]) -> None:
-        self.futures = futures
+class _Together:
+    """The gradients of one worker."""
+
+    __slots__ = ("asked", "source")
+
+    def __init__(self, source: _Lazy, asked: list[_Asked]) -> None:
+        self.source, self.asked = source, asked
 
     def result(self) -> Gradients:
-        done = [future.result() for future in self.futures]
-        return [loss for loss, _ in done], [g for _, g in done]
+        if self.asked[0].done is None:
+            self.source.compute()
+        losses, gradients = zip(*(asked.done for asked in self.asked if asked.done is not None), strict=True)
+        return losses, gradients
 
 
-class Batched:
-    """All gradients that are asked for and not yet due, together (vmap), when the first of them falls due.
+class Pool(_Lazy):
+    """Each gradient by itself, bit for bit as on a real process, as many side by side as there are threads."""
+
+    def _compute(self, every: list[_Asked]) -> None:
+        left = deque(every)
+        pool = self.replicas.pool
+        for thread in [pool.submit(self._drain, left) for _ in range(min(self.replicas.threads, len(every)))]:
+            thread.result()
+
+    def _drain(self, left: deque[_Asked]) -> None:
+        while left:
+            try:
+                asked = left.popleft()
+            except IndexError:  # another thread was faster
+                return
+            buffers = self.replicas.buffers
+            problem = self.replicas.holding(buffers[asked.rank] if buffers else {})
+            asked.done = problem.gradient(asked.x, self.batches[asked.rank](asked.draw), asked.key)
+
+
+class Batched(_Lazy):
+    """Several gradients in one pass (vmap).
 
     Which ones those are follows from virtual time alone, so a run is reproducible; its bits are not those of `Pool`.
     """
 
-    def __init__(self, replicas: Replicas, batches: Sequence[Batches]) -> None:
-        self.replicas, self.batches = replicas, batches
-        self.chunk = max(16, CHUNK_BYTES // replicas.problem.x0.nbytes)
-        self.waiting: list[_Asked] = []
-
-    def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
-        asked = [_Asked(self, x, rank, draw) for rank in ranks]
-        self.waiting += asked
-        return _Together(asked)
-
-    def compute(self) -> None:
-        """All that wait."""
-        chunks = [self.waiting[i : i + self.chunk] for i in range(0, len(self.waiting), self.chunk)]
-        self.waiting = []
+    def _compute(self, every: list[_Asked]) -> None:
+        size = max(16, CHUNK_BYTES // self.replicas.problem.x0.nbytes)
+        chunks = [every[i : i + size] for i in range(0, len(every), size)]
         for chunk, (losses, gradients) in zip(chunks, self.replicas.pool.map(self._chunk, chunks), strict=True):
             for asked, loss, g in zip(chunk, losses.unbind(), gradients.unbind(), strict=True):
                 asked.done = loss, g
@@ -176,31 +214,3 @@ class Batched:
         problem = self.replicas.mine()
         images, labels = together([self.batches[asked.rank] for asked in chunk], [asked.draw for asked in chunk])
         return problem.gradients(torch.stack([asked.x for asked in chunk]), images, labels)
-
-    def close(self) -> None:
-        self.replicas.close()
-
-
-class _Asked:
-    __slots__ = ("batched", "done", "draw", "rank", "x")
-
-    def __init__(self, batched: Batched, x: Vector, rank: int, draw: int) -> None:
-        self.batched, self.x, self.rank, self.draw = batched, x, rank, draw
-        self.done: tuple[Tensor, Vector] | None = None
-
-    def result(self) -> tuple[Tensor, Vector]:
-        if self.done is None:
-            self.batched.compute()
-        assert self.done is not None
-        return self.done
-
-
-class _Together:
-    __slots__ = ("asked",)
-
-    def __init__(self, asked: list[_Asked]) -> None:
-        self.asked = asked
-
-    def result(self) -> Gradients:
-        done = [asked.result() for asked in self.asked]
-        return [loss for loss, _ in done], [g for _, g in done]
