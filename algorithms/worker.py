@@ -71,7 +71,11 @@ class Worker(Protocol):
         """The common starting point x0, the same on every worker."""
 
     def restore(self, state: S) -> S:
-        """Declare `state` as all that a checkpoint of this algorithm holds; returns it, or the saved one."""
+        """Declare `state` as all that a checkpoint of this algorithm holds; returns it, or the saved one.
+
+        `state` is a dataclass. Where a worker of a virtual cluster returns from the dead, its `x` is replaced by an
+        iterate, and its whole numbers (the step) by those of a living worker; the other fields are as given.
+        """
 
     def has_work(self) -> Handle[bool]:
         """Whether there is another mini-batch for this worker."""

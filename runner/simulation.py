@@ -24,7 +24,7 @@ from runner.prepare import make_algorithm, make_model, make_sampler, make_span
 from runner.problem import Score, make_problem
 from runner.recording import Journal, Recorder
 from runner.results import Row, write_json
-from runner.runtimes.gradients import STAND_IN, Batched, Buffers, NoGradients, Pool, Replicas, Source, cores
+from runner.runtimes.gradients import STAND_IN, Batched, Buffers, NoGradients, Pool, Replicas, Source, copied, cores
 from runner.runtimes.mishaps import Mishaps
 from runner.runtimes.simulator import Cluster, VirtualWorker
 from runner.summary import summarise
@@ -144,7 +144,7 @@ class Evaluator:
 
     def snapshot(self, worker: VirtualWorker, x: Tensor) -> Snapshot:
         """The worker between two steps. Iterates are never changed in place; buffers are."""
-        return Snapshot(x, [copied(self.replicas.buffers[rank]) for rank in worker.processes if self.replicas.buffers])
+        return Snapshot(x, worker.cluster.source.buffers_of(worker.processes))
 
     def evaluate(self, workers: dict[int, Snapshot]) -> Row:
         """The row of an evaluation, from the living workers by rank."""
@@ -185,10 +185,6 @@ class Evaluator:
         problem = self.replicas.holding(buffers)
         problem.recalibrate(mean, (self.calibration[rank](draw) for draw in range(RECALIBRATION_BATCHES)))
         return buffers
-
-
-def copied(buffers: Buffers) -> Buffers:
-    return {name: buffer.clone() for name, buffer in buffers.items()}
 
 
 def mean_of(every: list[Buffers]) -> Buffers:

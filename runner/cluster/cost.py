@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runner.build import ConfigError
@@ -60,17 +60,21 @@ class Cost:
 
 def reduced_at(
     buckets: Sequence[tuple[float, float]],
-    all_reduce_s: Sequence[float],
+    all_reduce_s: Callable[[float, float], float],
     started: Sequence[float],
     seconds: Sequence[float],
 ) -> float:
     """When the last bucket is reduced, for workers that started their gradients at times and take so many seconds.
 
     A bucket is reduced when all workers have it and the one before it is done.
+
+    Args:
+        all_reduce_s: (bytes, the time at which it begins) -> seconds of an all-reduce.
     """
     import numpy as np
 
     starts, lengths, end = np.asarray(started), np.asarray(seconds), 0.0
-    for (_, share), reduce_s in zip(buckets, all_reduce_s, strict=True):
-        end = max(end, float((starts + share * lengths).max())) + reduce_s
+    for size, share in buckets:
+        begin = max(end, float((starts + share * lengths).max()))
+        end = begin + all_reduce_s(size, begin)
     return end

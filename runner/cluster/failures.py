@@ -103,7 +103,7 @@ class Failures:
             ConfigError: a worker or node does not exist, or the times make no sense.
         """
         found = [each for entry in self.plan if "link" not in entry for each in _of(entry, workers, workers_per_node)]
-        found.sort(key=lambda each: (each.time_s, each.worker, IN_ORDER.index(each.what)))
+        found.sort(key=lambda each: (each.time_s, IN_ORDER.index(each.what), each.worker))
         states: dict[int, str] = {}
         for each in found:
             possible, after = STATES[each.what]

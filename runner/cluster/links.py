@@ -121,10 +121,10 @@ class Network:
         a, b = source // self.workers_per_node, target // self.workers_per_node
         if a == b:
             return self.intra
-        return self.inter if self._alike else self._between(a, b, now)
+        return self.inter if self._alike else self._between(a, b, now, self.inter)
 
-    def _between(self, a: int, b: int, now: float) -> Link:
-        link = self.overrides.get((a, b), self.inter)
+    def _between(self, a: int, b: int, now: float, base: Link) -> Link:
+        link = self.overrides.get((a, b), base)
         change = (self.changes or {}).get((a, b))
         return link if change is None else change(link, now)
 
@@ -175,12 +175,19 @@ class Network:
         total_s = self._collective_s(len(nodes), self._slowest(nodes, now), nbytes, shared=True)
         return total_s + (self._collective_s(inside, self.intra, nbytes) if inside > 1 else 0.0)
 
+    def mean_s(self, workers: Sequence[int], nbytes: float, now: float) -> float:
+        """Seconds of a mean of vectors that all GPUs of a worker hold alike: each sends its share, and then gathers."""
+        if self.lanes == 1:
+            return self.all_reduce_s(workers, nbytes, now)
+        nodes = [worker // self.workers_per_node for worker in workers]
+        return self._collective_s(len(nodes), self._slowest(nodes, now), nbytes, shared=True) + self.gather_s(nbytes)
+
     def _slowest(self, nodes: Sequence[int], now: float) -> Link:
         """A ring runs at the pace of its slowest link."""
         if self._alike:
             return self.reduction_link or self.inter
-        around = [self._between(a, b, now) for a, b in zip(nodes, [*nodes[1:], nodes[0]], strict=True)]
-        around += [self.reduction_link] if self.reduction_link else []
+        base = self.reduction_link or self.inter
+        around = [self._between(a, b, now, base) for a, b in zip(nodes, [*nodes[1:], nodes[0]], strict=True)]
         slow = min(around, key=lambda link: link.bandwidth * link.efficiency)
         return Link(max(link.latency_s for link in around), slow.bandwidth, slow.efficiency)
 
@@ -190,5 +197,9 @@ class Network:
             return 0.0
         through_core = 0.0 if not shared or self.core_bandwidth is None else nbytes / self.core_bandwidth
         if self.reduction == "tree":
-            return 2 * math.ceil(math.log2(n)) * (link.latency_s + max(link.seconds(nbytes), through_core * n / 2))
+            total_s = 0.0
+            while n > 1:  # a round halves those that still have something to send
+                total_s += link.latency_s + max(link.seconds(nbytes), n // 2 * through_core)
+                n -= n // 2
+            return 2 * total_s
         return 2 * (n - 1) * (link.latency_s + max(link.seconds(nbytes / n), through_core))

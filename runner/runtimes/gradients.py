@@ -43,6 +43,15 @@ class Source(Protocol):
     def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
         """The gradients at x on each rank's mini-batch of that draw. `key` + (lane, draw) names the dropout masks."""
 
+    def forget(self, ranks: Sequence[int]) -> None:
+        """What these ranks have asked for is not wanted any more."""
+
+    def buffers_of(self, ranks: Sequence[int]) -> list[Buffers]:
+        """Copies of their buffers, as they are."""
+
+    def set_buffers(self, ranks: Sequence[int], buffers: list[Buffers]) -> None:
+        """Give them these buffers, copied."""
+
     def close(self) -> None: ...
 
 
@@ -76,6 +85,15 @@ class NoGradients:
     def result(self) -> Gradients:
         return (), (STAND_IN,)  # type: ignore[return-value]
 
+    def forget(self, ranks: Sequence[int]) -> None:
+        pass
+
+    def buffers_of(self, ranks: Sequence[int]) -> list[Buffers]:
+        return []
+
+    def set_buffers(self, ranks: Sequence[int], buffers: list[Buffers]) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -91,7 +109,7 @@ class Replicas:
     def __init__(self, problem: Problem, ranks: int, threads: int, threads_per_worker: int) -> None:
         self.problem = problem
         own = dict(problem.model.named_buffers())
-        self.buffers: list[Buffers] = [{k: v.clone() for k, v in own.items()} for _ in range(ranks)] if own else []
+        self.buffers: list[Buffers] = [copied(own) for _ in range(ranks)] if own else []
         self.threads = threads
         self._lock = threading.Lock()
         self._mine = threading.local()
@@ -117,6 +135,10 @@ class Replicas:
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
+
+
+def copied(buffers: Buffers) -> Buffers:
+    return {name: buffer.clone() for name, buffer in buffers.items()}
 
 
 def cores() -> int:
@@ -149,6 +171,16 @@ class _Lazy(ABC):
         asked = [_Asked(x, rank, (*key, lane, draw), draw) for lane, rank in enumerate(ranks)]
         self.waiting += asked
         return _Together(self, asked)
+
+    def forget(self, ranks: Sequence[int]) -> None:
+        self.waiting = [asked for asked in self.waiting if asked.rank not in ranks]
+
+    def buffers_of(self, ranks: Sequence[int]) -> list[Buffers]:
+        return [copied(self.replicas.buffers[rank]) for rank in ranks if self.replicas.buffers]
+
+    def set_buffers(self, ranks: Sequence[int], buffers: list[Buffers]) -> None:
+        for rank, each in zip(ranks if buffers else (), buffers, strict=True):
+            self.replicas.buffers[rank] = copied(each)
 
     def compute(self) -> None:
         """All that wait."""

@@ -12,13 +12,14 @@ nobody waits for either.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
 from algorithms.worker import Vector
 from runner.cluster.failures import Failures, Happening
 from runner.launchers import RunFailedError
+from runner.runtimes.gradients import Buffers
 from runner.runtimes.reductions import Collective
 from runner.runtimes.simulator import Cluster, VirtualWorker
 
@@ -28,7 +29,8 @@ class Standing:
     """Where a worker stood at its last yield."""
 
     iterate: Vector
-    counters: dict[str, int]
+    buffers: list[Buffers]
+    counters: dict[str, int] = field(default_factory=dict)
     draw: int = 0
     exchanges: int = 0
 
@@ -52,13 +54,16 @@ class Mishaps:
         self.cluster, self.engine, self.failures = cluster, cluster.engine, failures
         self.start, self.changed = start, changed
         self.dead: dict[int, float] = {}  # rank -> since when
-        self.standing: dict[int, Standing] = {}
+        self.initial: list[Standing] = []
         self.skipped: dict[int, list[range]] = {}  # numbers of exchanges that a worker was not there for
         self.had: dict[int, int] = {}  # the number that a worker had got to when it died
         if plan:
             cluster.begun = self._begun
+            kept = cluster.source.buffers_of
+            self.initial = [Standing(worker.x0, kept(worker.processes)) for worker in cluster.workers]
             for worker in cluster.workers:
                 worker.never_comes = partial(self._never_comes, worker.rank)
+        self.standing = dict(enumerate(self.initial))
         for each in plan:
             action = {"dies": self._die, "returns": self._return, "pauses": self._pause, "resumes": self._resume}
             self.engine.at(each.time_s, action[each.what], cluster.workers[each.worker])
@@ -67,7 +72,8 @@ class Mishaps:
         """Remember where a worker stands, for those that may have to start from there."""
         counters = {f.name: getattr(worker.state, f.name) for f in fields(worker.state)}
         counters = {name: value for name, value in counters.items() if type(value) is int}
-        self.standing[worker.rank] = Standing(x, counters, worker.draw, worker.exchanges)
+        buffers = self.cluster.source.buffers_of(worker.processes)
+        self.standing[worker.rank] = Standing(x, buffers, counters, worker.draw, worker.exchanges)
 
     def _pause(self, worker: VirtualWorker) -> None:
         if worker.task is not None:
@@ -83,6 +89,7 @@ class Mishaps:
         worker.task.close()
         worker.task = None
         worker.expected.clear()
+        self.cluster.source.forget(worker.processes)
         self.dead[worker.rank] = self.engine.now
         if all(worker.task is None for worker in self.cluster.workers):
             raise RunFailedError(f"worker {worker.rank} died at {self.engine.now:.6g} s, and no worker is left")
@@ -120,16 +127,23 @@ class Mishaps:
             return
         hops = range(1, worker.size)
         living = (rank for hop in hops if (rank := (worker.rank + hop) % worker.size) not in self.dead)
-        there = self.standing.get(next(living), Standing(worker.x0, {}))
+        there = self.standing[next(living)]
         if there.draw >= worker.draws:
             return  # too late: that one has finished
-        own = self.standing.get(worker.rank, Standing(worker.x0, {}))
-        x = {"neighbour": there.iterate, "checkpoint": own.iterate, "initial": worker.x0}[self.failures.return_state]
+        own, first = self.standing[worker.rank], self.initial[worker.rank]
+        source = {"neighbour": there, "checkpoint": own, "initial": first}[self.failures.return_state]
 
         def begin_again(state: Any) -> Any:
-            return replace(state, x=x, **there.counters)
+            try:
+                return replace(state, x=source.iterate, **there.counters)
+            except TypeError as error:
+                raise RunFailedError(
+                    f"worker {worker.rank} cannot return with a {type(state).__qualname__}: its state must be a "
+                    f"dataclass with the iterate in `x`, see Worker.restore ({error})"
+                ) from error
 
         worker.begin_again = begin_again
+        self.cluster.source.set_buffers(worker.processes, source.buffers)
         worker.split.wait_s += self.engine.now - self.dead.pop(worker.rank)
         missed = range(worker.exchanges + 1, there.exchanges + 1)
         self.skipped.setdefault(worker.rank, []).append(missed)
@@ -137,7 +151,7 @@ class Mishaps:
         worker.mailbox = {key: (None, at) for key, (_, at) in worker.mailbox.items() if key[1] > there.exchanges}
         if worker.optimizer is not None:
             worker.optimizer.begin_again(there.draw)
-        self.standing[worker.rank] = replace(there, iterate=x)
+        self.standing[worker.rank] = replace(there, iterate=source.iterate, buffers=source.buffers)
         self._release(worker.rank, missed.__contains__)
         self.start(worker)
         self.changed()

@@ -51,6 +51,7 @@ class Gradient(Pending[Vector]):
 
     def stood_still(self, since_s: float) -> None:
         now = self.worker.engine.now
+        self.worker.split.wait_s += now - since_s  # else it would pass for computing
         self._fall_due(max(now, self.due_s + now - since_s))
 
     def finish(self) -> None:
@@ -113,6 +114,7 @@ class ReducedGradient(Gradient):
     def stood_still(self, since_s: float) -> None:
         if since_s < self.begun_s + self.seconds:  # it was computing, not waiting for others
             self.seconds += self.worker.engine.now - since_s
+            self.worker.split.wait_s += self.worker.engine.now - since_s
         self.worker.cluster.reduce("gradient", self.group).go_on()
 
     def parts(self) -> Sequence[Vector]:
@@ -181,10 +183,14 @@ class Collective:
     def _end_s(self) -> float:
         cluster, members = self.cluster, self.joined.values()
         buckets = cluster.buckets if self.kind == "gradient" else [(cluster.vector_bytes, 1.0)]
-        now, network = cluster.engine.now, cluster.network
-        times = [network.all_reduce_s(self.group.ranks, size, now) for size, _ in buckets]
-        self.last_s = times[-1]
-        return reduced_at(buckets, times, [m.begun_s for m in members], [m.seconds for m in members])
+        network = cluster.network
+        takes = network.all_reduce_s if self.kind == "gradient" else network.mean_s
+
+        def all_reduce_s(nbytes: float, begin_s: float) -> float:
+            self.last_s = takes(self.group.ranks, nbytes, begin_s)
+            return self.last_s
+
+        return reduced_at(buckets, all_reduce_s, [m.begun_s for m in members], [m.seconds for m in members])
 
     def finish(self) -> None:
         members = [self.joined[rank] for rank in self.group.ranks if rank in self.joined]

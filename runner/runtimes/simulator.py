@@ -8,6 +8,7 @@ order, which is not the order of gloo's ring.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -77,8 +78,8 @@ class Cluster:
         """Seconds until a gradient that takes the GPUs of a node so many seconds is averaged inside the node."""
         known = self._node_gradient_s.get(seconds)
         if known is None:
-            reduce_s = [self.network.all_reduce_s((rank,), size, 0.0) for size, _ in self.buckets]
-            known = reduced_at(self.buckets, reduce_s, [0.0], [seconds])
+            inside_s = partial(self.network.all_reduce_s, (rank,))
+            known = reduced_at(self.buckets, inside_s, [0.0], [seconds])
             if len(self._node_gradient_s) < 1000:  # constant times come again, random ones do not
                 self._node_gradient_s[seconds] = known
         return known
@@ -90,22 +91,28 @@ class Cluster:
         worker.task = Task(self.engine, f"worker {worker.rank}", run, yielded)
         self.engine.start(worker.task)
 
-    def post(self, source: VirtualWorker, target: int, sequence: int, payload: Payload, nbytes: int) -> None:
-        """Send a message: that of the exchange with that number."""
+    def post(self, source: VirtualWorker, target: int, sequence: int, payload: Payload, vectors: int) -> None:
+        """Send a message, with so many vectors in it: that of the exchange with that number."""
+        share = message_bytes((vectors * self.share_bytes, (len(payload) - vectors) * SCALAR_BYTES))
+        source.split.bytes_sent += share
+        nbytes = share * self.lanes
         now, rank = self.engine.now, source.rank
         link = self.network.link(rank, target, now)
         head_s = self.network.leave(link, rank, nbytes, now)
         if link.loss and self._is_lost(link, rank, target, sequence):
             payload = None  # type: ignore[assignment]
-        self.engine.at(head_s, self._arrive, (link, rank, target, sequence, payload, nbytes))
+        self.engine.at(head_s, self._arrive, (link, rank, target, sequence, payload, nbytes, vectors))
 
     def _is_lost(self, link: Link, source: int, target: int, sequence: int) -> bool:
         return stream_seed(self.seed, "message loss", source, target, sequence) < link.loss * 2**63
 
-    def _arrive(self, message: tuple[Link, int, int, int, Payload | None, int]) -> None:
-        link, source, target, sequence, payload, nbytes = message
-        ready_s = self.network.arrive(link, target, nbytes, self.engine.now) + self.gather_s
-        self.workers[target].deliver(source, sequence, payload, ready_s)
+    def _arrive(self, message: tuple[Link, int, int, int, Payload | None, int, int]) -> None:
+        link, source, target, sequence, payload, nbytes, vectors = message
+        ready_s = self.network.arrive(link, target, nbytes, self.engine.now)
+        worker = self.workers[target]
+        if self.lanes > 1:  # the GPUs pass their shares on inside the node, one message after the other
+            ready_s = worker.gathered_s = max(ready_s, worker.gathered_s) + vectors * self.gather_s
+        worker.deliver(source, sequence, payload, ready_s)
 
 
 class VirtualWorker:
@@ -133,6 +140,7 @@ class VirtualWorker:
         self.clock, self.split = VirtualClock(cluster.engine), Split()
         self.draw = 0
         self.exchanges = 0
+        self.gathered_s = 0.0  # until when its GPUs pass shares of messages on to each other
         self.losses: Sequence[Tensor] = ()
         self.state: Any = None
         self.task: Task | None = None
@@ -185,10 +193,8 @@ class VirtualWorker:
         self.exchanges += 1
         cluster, layout = self.cluster, like if like is not None else next(iter(outgoing.values()))
         vectors = sum([isinstance(part, VECTORS) for part in layout])
-        share = message_bytes((vectors * cluster.share_bytes, (len(layout) - vectors) * SCALAR_BYTES))
-        self.split.bytes_sent += share * len(outgoing)
         for j, payload in outgoing.items():
-            cluster.post(self, j, self.exchanges, payload, share * cluster.lanes)
+            cluster.post(self, j, self.exchanges, payload, vectors)
         return Exchange(self, incoming, self.exchanges, vectors)
 
     def all_reduce(self, x: Vector, group: Group) -> Reduction:
@@ -200,7 +206,7 @@ class VirtualWorker:
         if exchange is not None:
             exchange.take(source, payload, ready_s)
         elif sequence > self.exchanges:  # or it is late: nobody waits for it any more
-            self.mailbox[source, sequence] = payload, ready_s
+            self.mailbox[source, sequence] = payload if self.task is not None else None, ready_s
 
 
 class Exchange(Pending[dict[int, Payload]]):

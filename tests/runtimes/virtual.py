@@ -75,6 +75,9 @@ class Played:
         self.asked.append((self.simulation.cluster.engine.now, key[0], draw, x))
         return self.simulation.source.begin(x, ranks, key, draw)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.simulation.source, name)
+
 
 def play(config: Config, seconds_of: Callable[[int, int], float] | None = None) -> Played:
     """Run to the end.
