@@ -20,6 +20,7 @@ VIRTUAL_GROUPS = ("cluster", "cost", "failures")
 """Part of a run's identity when it is simulated."""
 OUTSIDE = {
     "choices", "launcher", "results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard",
+    "cluster.compute.trace",  # its content counts: trace_sha256
     "dataset.root", "dataset.download", "dataset.loader_processes",
 }  # fmt: skip
 ALWAYS = {"nodes", "gpus_per_node", "epochs", "batch_size", "seed", "device", "backend"}

@@ -5,6 +5,8 @@ The time of draw k on a GPU is a pure function of (seed, rank, k): the same what
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +31,7 @@ class Compute:
         sigma: of the logarithm, for lognormal.
         trace: a run's folder or one of its rank-*.jsonl: GPU r takes the compute times of recorded rank r (mod their
             number), over and over, scaled to the mean `seconds` where that is given.
+        trace_sha256: of what the trace holds, filled in when a configuration is resolved.
         slow: GPU rank -> factor, for machines that are always slower.
         transient_probability: of a gradient being slowed down for once.
         transient_factor: by how much.
@@ -45,6 +48,7 @@ class Compute:
     distribution: Literal["constant", "lognormal"] = "constant"
     sigma: float = 0.1
     trace: str | None = None
+    trace_sha256: str | None = None
     slow: dict[Any, Any] | None = None
     transient_probability: float = 0.0
     transient_factor: float = 1.0
@@ -103,7 +107,7 @@ def make_clock(compute: Compute, seed: int, workers: int, lanes: int) -> Callabl
     if plain and not compute.slow and not compute.sleep_ranks and compute.transient_probability == 0:
         seconds = float(compute.seconds or 0.0)
         return lambda worker, draw: seconds
-    recorded = None if compute.trace is None else _recorded(compute.trace, compute.seconds)
+    recorded = None if compute.trace is None else _recorded(compute.trace, compute.seconds, compute.trace_sha256)
     blocks: dict[int, tuple[int, list[float]]] = {}  # the block of draws that each worker is in
 
     def seconds_of(worker: int, draw: int) -> float:
@@ -141,8 +145,24 @@ def _block(
     return values
 
 
-def _recorded(trace: str, mean_s: float | None) -> list[list[float]]:
+def _recorded(trace: str, mean_s: float | None, sha256: str | None) -> list[list[float]]:
     """Compute times by recorded rank, scaled to the mean `mean_s` where that is given."""
+    times = _times(trace)
+    if sha256 not in (None, digest(trace)):
+        raise ConfigError(f"cluster.compute.trace={trace}: is not what it was when this run was configured; start anew")
+    mean = sum(map(sum, times)) / sum(map(len, times))
+    if not 0 < mean < math.inf:
+        raise ConfigError(f"cluster.compute.trace={trace}: its mean compute time is {mean} s; record another run")
+    scale = 1.0 if mean_s is None else mean_s / mean
+    return [[scale * time for time in row] for row in times]
+
+
+def digest(trace: str) -> str:
+    """What a trace holds, in 16 hexadecimal digits: a run is told by that, not by where the trace lies."""
+    return hashlib.sha256(json.dumps(_times(trace)).encode()).hexdigest()[:16]
+
+
+def _times(trace: str) -> list[list[float]]:
     where = Path(trace).expanduser()
     files = sorted(where.glob("rank-*.jsonl")) if where.is_dir() else [where]
     recorded: dict[tuple[str, int], list[float]] = {}  # of each worker in each file
@@ -163,8 +183,4 @@ def _recorded(trace: str, mean_s: float | None) -> list[list[float]]:
     times = [recorded[key] for key in sorted(recorded)]
     if not times:
         raise ConfigError(f"cluster.compute.trace={trace}: holds no recorded iterations; name the folder of a run")
-    mean = sum(map(sum, times)) / sum(map(len, times))
-    if not 0 < mean < math.inf:
-        raise ConfigError(f"cluster.compute.trace={trace}: its mean compute time is {mean} s; record another run")
-    scale = 1.0 if mean_s is None else mean_s / mean
-    return [[scale * time for time in row] for row in times]
+    return times

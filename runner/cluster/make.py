@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from runner import config as configs
 from runner.build import ConfigError, build, nearest
-from runner.cluster.compute import Compute, make_clock
+from runner.cluster.compute import Compute, digest, make_clock
 from runner.cluster.cost import Cost
 from runner.cluster.failures import Failures
 from runner.cluster.links import Link, Network, make_link
@@ -127,12 +128,16 @@ def iterations_per_epoch(config: Config) -> int:
 
 
 def check(config: Config) -> None:
-    """Make every part once.
+    """Make every part once, and note what a trace holds.
 
     Raises:
         ConfigError: one of them cannot be.
     """
     network(config)
+    node = config["cluster"]["compute"]
+    if isinstance(node, dict) and isinstance(node.get("trace"), str):
+        node["trace_sha256"] = digest(node["trace"])
+        node["trace"] = str(Path(node["trace"]).expanduser().resolve())  # found from wherever the run is started
     seconds_of(config)(0, 0)
     vector_bytes(cost(config), None if configs.timing_only(config) else 1)
     failures(config).happenings(configs.workers(config), workers_per_node(config))

@@ -169,3 +169,29 @@ def test_what_a_link_cannot_be(node, key):
 def test_a_link_of_its_own_needs_both_numbers():
     with pytest.raises(ConfigError, match=r"cluster\.intra\.bandwidth: is missing"):
         make_link({"latency_s": 1e-3}, "cluster.intra")
+
+
+def test_a_link_of_its_own_for_reductions_gives_way_only_where_a_link_was_named():
+    own, slow = Link(0.0, 2e9), Link(0.0, 1e8)
+    ring_s = 2 * 3 / 4 * 1e9 / 2e9
+
+    def network(**more):
+        return Network(4, 1, 1, Link(0.0, 1e9), Link(0.0, 1e12), more.pop("overrides", {}), reduction_link=own, **more)
+
+    assert network().all_reduce_s(range(4), 1e9, 0.0) == pytest.approx(ring_s)
+    assert network(overrides={(0, 2): slow}).all_reduce_s(range(4), 1e9, 0.0) == pytest.approx(ring_s)
+    assert network(overrides={(0, 1): slow}).all_reduce_s(range(4), 1e9, 0.0) == pytest.approx(2 * 3 / 4 * 10)
+    halved = {(1, 2): lambda link, now: Link(0.0, link.bandwidth / 2) if now >= 5 else link}
+    assert network(changes=halved).all_reduce_s(range(4), 1e9, 0.0) == pytest.approx(ring_s)
+    assert network(changes=halved).all_reduce_s(range(4), 1e9, 5.0) == pytest.approx(2 * ring_s)
+
+
+def test_the_rounds_of_a_tree_cross_the_core_with_the_messages_that_they_have():
+    network = Network(8, 1, 1, Link(0.0, 1e12), Link(0.0, 1e12), {}, core_bandwidth=1e9, reduction="tree")
+    assert network.all_reduce_s(range(8), 1e9, 0.0) == pytest.approx(2 * (4 + 2 + 1))
+
+
+def test_a_mean_of_what_the_gpus_of_a_worker_hold_alike_needs_no_reduction_inside():
+    network = Network(2, 1, 4, Link(0.0, 1e9), Link(0.0, 1e9), {})
+    assert network.mean_s((0, 1), 1e9, 0.0) == pytest.approx(1 + 0.75)
+    assert network.all_reduce_s((0, 1), 1e9, 0.0) == pytest.approx(1 + 1.5)

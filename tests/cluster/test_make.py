@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from harness import SMALL, configure
 
 from runner.build import ConfigError
 from runner.cluster import make
 from runner.config import conf_dir
+from runner.identity import identity
 
 TIMING = ("launcher=simulated", "problem=none", "cost=resnet50_v100")
 CLUSTERS = sorted({path.stem for path in (conf_dir() / "cluster").glob("*.yaml")} - {"none"})
@@ -64,3 +67,23 @@ def test_an_epoch_without_a_data_set():
     config["problem"]["train_samples"] = 63
     with pytest.raises(ConfigError, match=r"problem\.train_samples=63: one global batch of 64"):
         make.iterations_per_epoch(config)
+
+
+def test_a_trace_counts_by_what_it_holds(tmp_path):
+    def run(path, *seconds):
+        rows = [{"worker": 0, "step": step + 1, "compute_s": each} for step, each in enumerate(seconds)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return identity(configure("launcher=simulated", f"cluster.compute.trace={path}"))
+
+    first = run(tmp_path / "a.jsonl", 0.1, 0.2)
+    assert run(tmp_path / "b.jsonl", 0.1, 0.2) == first
+    assert run(tmp_path / "a.jsonl", 0.1, 0.3) != first
+
+
+def test_a_trace_that_has_changed_since_is_refused(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"worker": 0, "step": 1, "compute_s": 0.1}\n')
+    config = configure("launcher=simulated", f"cluster.compute.trace={trace}")
+    trace.write_text('{"worker": 0, "step": 1, "compute_s": 0.2}\n')
+    with pytest.raises(ConfigError, match="is not what it was"):
+        make.seconds_of(config)

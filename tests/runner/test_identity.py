@@ -17,6 +17,7 @@ NO_MATTER = {
     *("results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard"),
     *("dataset.root", "dataset.download", "dataset.loader_processes"),
     *("launcher.timeout_s", "launcher.rendezvous", "launcher.node_rank", "launcher.threads"),
+    "cluster.compute.trace",  # its content counts
     *("choices.launcher", "choices.experiment"),
 }
 

@@ -271,3 +271,15 @@ def test_a_lossy_link_loses_as_many_as_it_says_from_when_on_it_says():
     after = sum(time_s - (V / B) > 250 for time_s in played.times[0])
     assert arrived[0] == steps
     assert (steps - arrived[1]) / after == pytest.approx(0.25, abs=0.08)
+
+
+@pytest.mark.parametrize(("from_s", "until_s", "end_s"), [(0.5, 1.5, 2.5), (0.0, 0.5, 1.15)])
+def test_a_reduction_finds_the_links_as_they_are_when_it_runs(from_s, until_s, end_s):
+    """4 workers, 1 s of computing, then a ring of 0.15 s, or of ten times that on a bad link."""
+    bad = f"{{link: [0, 1], from_s: {from_s}, until_s: {until_s}, bandwidth_factor: 0.1}}"
+    overrides = (
+        *("algorithm=allreduce", "launcher=simulated", "problem=none", "nodes=4", "gpus_per_node=1", "batch_size=1"),
+        *("problem.train_samples=4", "epochs=1", "cost.message_bytes=100000000", "cost.seconds_per_gradient=1.0"),
+        *("cost.overlap_backward=false", "cluster.inter={latency_s: 0, bandwidth: 1.0e9}", f"failures.plan=[{bad}]"),
+    )
+    assert play(configure(*overrides)).end_s == pytest.approx(end_s)
