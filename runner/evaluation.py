@@ -6,7 +6,7 @@ All processes take part, while the training clock stands still. Each worker scor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -57,10 +57,7 @@ class Evaluator:
         return self._mean_over(x, range(0, self.mesh.ranks, self.mesh.per_worker))
 
     def _mean_over(self, x: Tensor, ranks: range) -> Tensor:
-        total = torch.zeros_like(x, dtype=torch.float64)
-        for rank in ranks:
-            total += self._of(x, rank)
-        return total / len(ranks)
+        return mean_in_order(self._of(x, rank) for rank in ranks)
 
     def _of(self, x: Tensor, rank: int) -> Tensor:
         """The x of one process, on every process."""
@@ -82,6 +79,17 @@ class Evaluator:
             flat = self._mean_over(flat, range(self.mesh.ranks)).to(flat.dtype)
         for buffer, piece in zip(buffers.values(), flat.split([b.numel() for b in buffers.values()]), strict=True):
             buffer.copy_(piece.view_as(buffer))
+
+
+def mean_in_order(vectors: Iterable[Tensor]) -> Tensor:
+    """The mean of one or more tensors of one shape, summed in their order in float64."""
+    each, count = iter(vectors), 1
+    first = next(each)
+    total = torch.zeros_like(first, dtype=torch.float64) + first
+    for vector in each:
+        total += vector
+        count += 1
+    return total / count
 
 
 def scores(distance: float, own: Score, together: Score) -> list[float]:

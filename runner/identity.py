@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.config import Config
+from runner.config import Config, simulated
 
 GROUPS = ("algorithm", "topology", "dataset", "sampling", "model", "problem", "optimizer", "schedule")
 VIRTUAL_GROUPS = ("cluster", "cost", "failures")
@@ -42,7 +42,7 @@ def scoped(config: Config) -> dict[str, dict[str, Any]]:
     every = (*GROUPS, *VIRTUAL_GROUPS)
     top = {key: value for key, value in config.items() if key not in every and key not in OUTSIDE}
     sections = {"": dict(flat(top))}
-    for group in every if config["launcher"]["kind"] == "simulated" else GROUPS:
+    for group in every if simulated(config) else GROUPS:
         section = f"{group}/{config['choices'].get(group)}"
         sections[section] = {k: v for k, v in flat(config[group]) if f"{group}.{k}" not in OUTSIDE}
     return sections

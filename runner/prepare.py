@@ -17,6 +17,7 @@ from runner.cluster import make
 from runner.config import Config
 from runner.data import prepare as prepare_dataset
 from runner.graphs import make_graph
+from runner.identity import VIRTUAL_GROUPS
 from runner.results import check_writable
 from runner.schedules import Span
 
@@ -62,7 +63,7 @@ def _resolve_batch(config: Config, train_size: int) -> None:
 
 def _resolve_virtual(config: Config) -> None:
     """The keys of a virtual cluster belong to launcher=simulated, and that needs them."""
-    chosen = {group: config["choices"].get(group) or "none" for group in ("cluster", "cost", "failures")}
+    chosen = {group: config["choices"].get(group) or "none" for group in VIRTUAL_GROUPS}
     if configs.simulated(config):
         if "inter" not in config["cluster"]:
             raise ConfigError(
@@ -95,7 +96,7 @@ def _check_batched(config: Config) -> None:
 
 def _resolve_launcher(config: Config) -> None:
     launcher, processes = config["launcher"], configs.ranks(config)
-    if launcher["kind"] == "simulated":
+    if configs.simulated(config):
         return
     if launcher["kind"] == "auto":
         room = 8 * (os.cpu_count() or 1)

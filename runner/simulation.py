@@ -16,7 +16,7 @@ from runner.cluster import make
 from runner.config import Config
 from runner.data import load as load_dataset
 from runner.data.dataset import Batches, Dataset
-from runner.evaluation import RECALIBRATION_BATCHES, fold, scores
+from runner.evaluation import RECALIBRATION_BATCHES, fold, mean_in_order, scores
 from runner.graphs import make_graph
 from runner.launchers import RunFailedError
 from runner.optimizer import LocalOptimizer
@@ -150,10 +150,7 @@ class Evaluator:
         """The row of an evaluation, from the living workers by rank."""
         parts = [(rank, lane) for rank in sorted(workers) for lane in range(self.lanes)]
         first = workers[parts[0][0]].x
-        total = torch.zeros_like(first, dtype=torch.float64)
-        for rank in sorted(workers):
-            total += workers[rank].x
-        mean = total / len(workers)
+        mean = mean_in_order(workers[rank].x for rank in sorted(workers))
         buffers = self._mean_buffers(mean.to(first.dtype), workers, parts) if self.replicas.buffers else {}
 
         def one(place: int) -> list[float]:
@@ -192,10 +189,7 @@ def mean_of(every: list[Buffers]) -> Buffers:
     mean = dict(every[0])
     for name, first in mean.items():
         if first.is_floating_point():
-            total = torch.zeros_like(first, dtype=torch.float64)
-            for buffers in every:
-                total += buffers[name]
-            mean[name] = (total / len(every)).to(first.dtype)
+            mean[name] = mean_in_order(buffers[name] for buffers in every).to(first.dtype)
     return mean
 
 

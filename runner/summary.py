@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from runner import config as configs
 from runner.config import Config
-from runner.identity import identity, settings, variant
+from runner.identity import VIRTUAL_GROUPS, identity, settings, variant
 from runner.results import Row
 
 
@@ -29,7 +29,7 @@ def summarise(config: Config, totals: Sequence[float], final: Row, per_epoch: in
         "settings": settings(config),
         "launcher": config["launcher"]["kind"],
         "clock": "virtual" if virtual else "wall",
-        **{group: choices[group] if virtual else None for group in ("cluster", "cost", "failures")},
+        **{group: choices[group] if virtual else None for group in VIRTUAL_GROUPS},
         "time_as_for": configs.time_as_for(config) if virtual else None,
         "device": config["device"],
         "backend": config["backend"],

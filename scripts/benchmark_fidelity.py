@@ -31,8 +31,9 @@ from pathlib import Path
 import calibrate
 import numpy as np
 import torch
+from configuring import configure
 from emulated_hosts import emulated_hosts, why_not
-from real_runs import Round, configure, take_turns, vector_length
+from real_runs import Round, take_turns, vector_length
 
 from runner.config import Config
 from runner.results import read_json

@@ -15,13 +15,12 @@ import tempfile
 from pathlib import Path
 
 import torch
+from configuring import configure
 from rich.console import Console
 from rich.table import Table
 
 from runner.config import conf_dir
-from runner.main import compose
-from runner.prepare import resolve
-from runner.results import read_json, run_folder
+from runner.results import read_json
 from runner.simulation import simulate
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published" / "slowmo.csv"
@@ -64,12 +63,8 @@ def published_ms() -> dict[str, float]:
 def predicted_ms(algorithm: str, *overrides: str) -> float:
     """Time per iteration on the virtual cluster, in ms, after the warm-up."""
     with tempfile.TemporaryDirectory() as folder:
-        [(config, _)] = compose([f"algorithm={algorithm}", *RUN, *overrides, f"results_dir={folder}"])
-        config = resolve(config)
-        run = run_folder(config)
-        run.mkdir(parents=True)
-        simulate(config, run, torch.device("cpu"))
-        summary = read_json(run / "summary.json")
+        simulate(configure(f"algorithm={algorithm}", *RUN, *overrides), Path(folder), torch.device("cpu"))
+        summary = read_json(Path(folder) / "summary.json")
         assert summary is not None
         return 1000 * float(summary["iteration_time_s"])
 

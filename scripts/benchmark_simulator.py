@@ -25,12 +25,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from configuring import configure
 
 from runner.cluster.make import iterations_per_epoch
 from runner.config import Config
 from runner.data import load as load_dataset
-from runner.main import compose
-from runner.prepare import make_model, make_sampler, resolve
+from runner.prepare import make_model, make_sampler
 from runner.simulation import Simulation
 
 VIRTUAL = ("launcher=simulated", "gpus_per_node=1", "device=cpu", "schedule=constant")
@@ -54,11 +54,6 @@ LARGE = {
     "32 nodes, 14,040 iterations": ("nodes=32", "epochs=90"),
     "1,024 nodes, 1,000 iterations": ("nodes=1024", "epochs=1", f"problem.train_samples={1000 * 1024 * 8 * 32}"),
 }
-
-
-def configure(*overrides: str) -> Config:
-    [(config, _)] = compose([*overrides])
-    return resolve(config)
 
 
 def simulated_s(config: Config) -> float:

@@ -30,7 +30,8 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
-from real_runs import Round, configure, take_turns, vector_length
+from configuring import configure
+from real_runs import Round, take_turns, vector_length
 
 from runner.build import ConfigError
 from runner.config import Config, gpus_per_worker, ranks

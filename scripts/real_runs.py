@@ -23,8 +23,7 @@ from gloo_processes import run_in_group
 from algorithms.worker import Algorithm, Vector, Worker
 from runner.config import Config, ranks
 from runner.data import load
-from runner.main import compose
-from runner.prepare import make_model, resolve
+from runner.prepare import make_model
 from runner.recording import Journal, Recorder
 from runner.runtimes.driver import iterates
 from runner.runtimes.processes import ProcessWorker
@@ -32,17 +31,6 @@ from runner.training import assemble
 
 SETTLE = 3
 """Iterations at the start of a turn that do not count: the caches still hold another run's data."""
-
-
-def configure(*arguments: str) -> Config:
-    """A resolved configuration, as `run-experiment` would make it of these arguments.
-
-    Raises:
-        ConfigError: it cannot be.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        [(config, _)] = compose([*arguments, f"results_dir={folder}"])
-        return resolve(config)
 
 
 def vector_length(config: Config) -> int:

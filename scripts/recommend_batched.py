@@ -13,10 +13,9 @@ import sys
 import time
 
 import torch
+from configuring import configure
 
 from runner.build import ConfigError
-from runner.main import compose
-from runner.prepare import resolve
 from runner.simulation import Simulation
 
 STEPS = 5
@@ -25,8 +24,8 @@ PAIRS = 3
 
 def seconds_per_step(overrides: list[str], batched: bool) -> float:
     """Wall seconds in which all virtual workers take one step."""
-    [(config, _)] = compose([*overrides, "launcher=simulated", f"problem.batched={str(batched).lower()}"])
-    simulation = Simulation(resolve(config), torch.device("cpu"))
+    config = configure(*overrides, "launcher=simulated", f"problem.batched={str(batched).lower()}")
+    simulation = Simulation(config, torch.device("cpu"))
     for worker in simulation.cluster.workers:
         worker.draws = min(worker.draws, STEPS)
     start = time.perf_counter()

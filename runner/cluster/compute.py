@@ -147,8 +147,8 @@ def _block(
 
 def _recorded(trace: str, mean_s: float | None, sha256: str | None) -> list[list[float]]:
     """Compute times by recorded rank, scaled to the mean `mean_s` where that is given."""
-    times = _times(trace)
-    if sha256 not in (None, digest(trace)):
+    times = read_trace(trace)
+    if sha256 not in (None, digest(times)):
         raise ConfigError(f"cluster.compute.trace={trace}: is not what it was when this run was configured; start anew")
     mean = sum(map(sum, times)) / sum(map(len, times))
     if not 0 < mean < math.inf:
@@ -157,12 +157,17 @@ def _recorded(trace: str, mean_s: float | None, sha256: str | None) -> list[list
     return [[scale * time for time in row] for row in times]
 
 
-def digest(trace: str) -> str:
+def digest(times: list[list[float]]) -> str:
     """What a trace holds, in 16 hexadecimal digits: a run is told by that, not by where the trace lies."""
-    return hashlib.sha256(json.dumps(_times(trace)).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(times).encode()).hexdigest()[:16]
 
 
-def _times(trace: str) -> list[list[float]]:
+def read_trace(trace: str) -> list[list[float]]:
+    """Compute times per gradient, in seconds, of each recorded worker in order.
+
+    Raises:
+        ConfigError: it cannot be read, or holds none.
+    """
     where = Path(trace).expanduser()
     files = sorted(where.glob("rank-*.jsonl")) if where.is_dir() else [where]
     recorded: dict[tuple[str, int], list[float]] = {}  # of each worker in each file

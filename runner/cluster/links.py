@@ -184,9 +184,9 @@ class Network:
 
     def _slowest(self, nodes: Sequence[int], now: float) -> Link:
         """A ring runs at the pace of its slowest link."""
-        if self._alike:
-            return self.reduction_link or self.inter
         base = self.reduction_link or self.inter
+        if self._alike:
+            return base
         around = [self._between(a, b, now, base) for a, b in zip(nodes, [*nodes[1:], nodes[0]], strict=True)]
         slow = min(around, key=lambda link: link.bandwidth * link.efficiency)
         return Link(max(link.latency_s for link in around), slow.bandwidth, slow.efficiency)

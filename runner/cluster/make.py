@@ -8,7 +8,7 @@ from typing import Any
 
 from runner import config as configs
 from runner.build import ConfigError, build, nearest
-from runner.cluster.compute import Compute, digest, make_clock
+from runner.cluster.compute import Compute, digest, make_clock, read_trace
 from runner.cluster.cost import Cost
 from runner.cluster.failures import Failures
 from runner.cluster.links import Link, Network, make_link
@@ -136,7 +136,7 @@ def check(config: Config) -> None:
     network(config)
     node = config["cluster"]["compute"]
     if isinstance(node, dict) and isinstance(node.get("trace"), str):
-        node["trace_sha256"] = digest(node["trace"])
+        node["trace_sha256"] = digest(read_trace(node["trace"]))
         node["trace"] = str(Path(node["trace"]).expanduser().resolve())  # found from wherever the run is started
     seconds_of(config)(0, 0)
     vector_bytes(cost(config), None if configs.timing_only(config) else 1)

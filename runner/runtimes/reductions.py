@@ -65,10 +65,14 @@ class Gradient(Pending[Vector]):
         return f"its gradient number {self.worker.draw}"
 
 
-class NodeGradient(Gradient):
-    """A gradient averaged over the GPUs of one worker, inside its node."""
+class AveragedGradient(Gradient):
+    """A gradient averaged over so many `gpus`; its own part takes `seconds`, and what comes after that is a wait."""
 
-    __slots__ = ("seconds",)
+    __slots__ = ("gpus", "seconds")
+
+    def __init__(self, worker: VirtualWorker, x: Vector, gpus: int) -> None:
+        super().__init__(worker, x)
+        self.gpus, self.seconds = gpus, 0.0
 
     def __await__(self) -> Generator[Pending[Vector], None, Vector]:
         if not self.done:
@@ -76,8 +80,17 @@ class NodeGradient(Gradient):
             yield self
             worker = self.worker
             worker.split.wait_s += worker.engine.now - self.begun_s - self.seconds
-            worker.split.bytes_sent += all_reduce_bytes(worker.cluster.vector_bytes, worker.cluster.lanes)
+            worker.split.bytes_sent += all_reduce_bytes(worker.cluster.vector_bytes, self.gpus)
         return self.value
+
+
+class NodeGradient(AveragedGradient):
+    """A gradient averaged over the GPUs of one worker, inside its node."""
+
+    __slots__ = ()
+
+    def __init__(self, worker: VirtualWorker, x: Vector) -> None:
+        super().__init__(worker, x, worker.cluster.lanes)
 
     def go_on(self, seconds: float) -> None:
         self.seconds = seconds
@@ -88,24 +101,14 @@ class NodeGradient(Gradient):
         super().stood_still(since_s)
 
 
-class ReducedGradient(Gradient):
+class ReducedGradient(AveragedGradient):
     """A gradient averaged over all GPUs of a group, as its buckets become ready."""
 
-    __slots__ = ("group", "seconds")
+    __slots__ = ("group",)
 
     def __init__(self, worker: VirtualWorker, x: Vector, group: Group) -> None:
-        super().__init__(worker, x)
-        self.group, self.seconds = group, 0.0
-
-    def __await__(self) -> Generator[Pending[Vector], None, Vector]:
-        if not self.done:
-            self.begin()
-            yield self
-            worker = self.worker
-            worker.split.wait_s += worker.engine.now - self.begun_s - self.seconds
-            gpus = len(self.group.ranks) * worker.cluster.lanes
-            worker.split.bytes_sent += all_reduce_bytes(worker.cluster.vector_bytes, gpus)
-        return self.value
+        super().__init__(worker, x, len(group.ranks) * worker.cluster.lanes)
+        self.group = group
 
     def go_on(self, seconds: float) -> None:
         self.seconds = seconds

@@ -54,7 +54,7 @@ class Cluster:
         seed: int,
     ) -> None:
         self.engine = Engine()
-        self.network, self.cost, self.seconds_of, self.source = network, cost, seconds_of, source
+        self.network, self.seconds_of, self.source = network, seconds_of, source
         self.lanes, self.seed = lanes, seed
         self.vector_bytes = vector_bytes
         self.share_bytes = -(-vector_bytes // lanes)
