@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    GrammarParseError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from runner.build import ConfigError, nearest
 from runner.config import EvaluationSchema, Schema, conf_dir
 
-CAUSES = (HydraException, OmegaConfBaseException)
+CAUSES = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
 
 
 def check_keys(composed: DictConfig) -> None:
-    """Hydra lets `+key=value` add any key, also to the nodes whose keys are known.
+    """Hydra lets `+key=value` add any key, also to the nodes whose keys are known, and takes any YAML for an option.
 
     Raises:
-        ConfigError: a key that nobody reads.
+        ConfigError: a key that nobody reads, an option that is no mapping.
     """
+    for each in fields(Schema):
+        node = composed.get(each.name)
+        if each.type == "Any" and not isinstance(node, DictConfig):
+            raise ConfigError(f"{each.name}: its file holds {node}; write a key and its value on each line")
     for prefix, node, schema in (("", composed, Schema), ("evaluation.", composed.evaluation, EvaluationSchema)):
         known = {field.name for field in fields(schema)}
         for key in sorted(map(str, set(node) - known)):
@@ -41,6 +53,14 @@ def explain(error: BaseException, arguments: list[str]) -> str:
             )
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             return _missing_option(link)
+        if isinstance(link, yaml.MarkedYAMLError):
+            return _bad_yaml(link)
+        if isinstance(link, UnicodeDecodeError):
+            return f"--config-dir: a YAML file there is not UTF-8 text ({link.reason}); save it as UTF-8"
+        if isinstance(link, InterpolationResolutionError):
+            return f"{link.full_key}: {_first_line(link)}; name a key that there is, or write a value"
+        if isinstance(link, GrammarParseError):
+            return f"--config-dir: {_first_line(link.__cause__ or link)}; what begins with ${{ must end with }}"
     for link in chain:
         if isinstance(link, ValidationError):
             typed = next((a for a in arguments if a.lstrip("+").startswith(f"{link.full_key}=")), str(link.full_key))
@@ -60,6 +80,12 @@ def _in_our_words(message: str, arguments: list[str]) -> str:
     return message
 
 
+def _bad_yaml(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    where = f"{mark.name}:{mark.line + 1}: " if mark is not None else ""
+    return f"{where}cannot be read as YAML ({error.problem or error.context}); mend the file"
+
+
 def _missing_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = [str(known) for known in (error.options or ())]
@@ -76,4 +102,4 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]

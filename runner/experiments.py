@@ -202,7 +202,7 @@ def plot(
     """Curves of top-1 or loss; time against nodes.
 
     Draws top-1 or loss against epoch and time, or time per iteration against nodes, and prints the figure's path.
-    Times on the wall clock and on a virtual one get a panel each.
+    Times on different clocks, or as for different things, get a panel each.
     """
     with _user_errors():
         if output is not None and output.suffix.removeprefix(".") not in list(Picture):

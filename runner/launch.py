@@ -31,7 +31,7 @@ def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
     """Run each resolved configuration (with the overrides that made it), in order; a failed one stops no other.
 
     Returns:
-        The exit status: 0, 1 where a run failed, 130 where the user interrupted.
+        The exit status: 0, 1 where a run failed, 128 and the signal's number where one interrupted (Ctrl-C: 130).
     """
     exit_status = 0
     for index, (config, overrides) in enumerate(cells):
@@ -43,7 +43,7 @@ def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
                 _run(config, overrides, heading, console)
         except InterruptedRunError as error:
             _say(console, f"{heading}: {error}; the same command runs it again")
-            return 130
+            return 128 + error.number
         except RunFailedError as error:
             _say(console, f"{heading}: failed  {results.run_folder(config)}", style="red")
             _say(console, str(error))
@@ -63,7 +63,7 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
             return
         _create(folder, config, overrides)
         try:
-            with shown(folder, heading, config["epochs"], console):
+            with shown(folder, heading, config["epochs"], config["evaluation"]["every"], console):
                 local.launch(folder, config)
             summary = results.read_json(folder / "summary.json")
             if summary is None:

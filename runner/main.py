@@ -94,13 +94,15 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
         argv, sys.argv = sys.argv, [sys.argv[0], *in_hydras_order(arguments)]
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(collect)()
-        except (*complaints.CAUSES, ValueError) as error:
+            for cell, _, _ in composed:
+                complaints.check_keys(cell)
+            return [(from_composed(cell, choices, overrides), overrides) for cell, choices, overrides in composed]
+        except ConfigError:
+            raise
+        except complaints.CAUSES as error:
             raise ConfigError(complaints.explain(error, arguments)) from error
         finally:
             sys.argv = argv
-    for cell, _, _ in composed:
-        complaints.check_keys(cell)
-    return [(from_composed(cell, choices), overrides) for cell, choices, overrides in composed]
 
 
 def in_hydras_order(arguments: list[str]) -> list[str]:
@@ -116,9 +118,13 @@ def in_hydras_order(arguments: list[str]) -> list[str]:
 def announcements(cells: list[Config]) -> list[str]:
     """What was derived rather than typed: batch sizes and learning rates, each said once."""
     from runner.config import global_batch_size, simulated, time_and_accuracy, timing_only
+    from runner.identity import WITHOUT_TRAINING
 
     lines: dict[str, None] = {}
     for config in cells:
+        for key in config["typed"]:
+            if timing_only(config) and key.partition(".")[0] in WITHOUT_TRAINING:
+                lines[f"{key}: has no effect, problem=none trains nothing"] = None
         total, optimizer = global_batch_size(config), config["optimizer"]
         line = f"batch {config['batch_size']} per process, {total} in all"
         if not timing_only(config):

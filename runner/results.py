@@ -108,7 +108,7 @@ def set_aside(folder: Path) -> None:
 def lock(folder: Path) -> Iterator[bool]:
     """Hold the run against other launchers, on this machine or a shared file system; False where one holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.parent / f".{folder.name}.lock"
+    path = _lock_file(folder)
     file = _locked(path)
     if file is None:
         yield False
@@ -120,15 +120,33 @@ def lock(folder: Path) -> Iterator[bool]:
             path.unlink(missing_ok=True)
 
 
+def deserted(folder: Path) -> bool:
+    """Whether a run's launcher was killed before it could say so: its lock is there, and nobody holds it."""
+    try:
+        with _lock_file(folder).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # it is held, was never there, or cannot be asked
+        return False
+    return True
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.lock"
+
+
 def _locked(path: Path) -> IO[str] | None:
-    """The file, open and locked; None where another process holds it."""
+    """The file, open and locked; None where another launcher holds it."""
     while True:
-        file = path.open("w")
+        file = path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.close()
-            return None
+            with file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError:
+                    return None
+            continue  # it was not a launcher: somebody asked whether there is one, see `deserted`
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

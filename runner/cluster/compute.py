@@ -68,6 +68,11 @@ class Compute:
             raise ConfigError(f"{key}.transient_probability={self.transient_probability}: must be between 0 and 1")
         if not 1 <= self.transient_factor < math.inf:
             raise ConfigError(f"{key}.transient_factor={self.transient_factor}: must be 1 or more")
+        if (self.transient_probability > 0) != (self.transient_factor > 1):
+            raise ConfigError(
+                f"{key}.transient_probability={self.transient_probability} transient_factor={self.transient_factor}: "
+                "have an effect together; set a probability above 0 and a factor above 1, or leave both out"
+            )
         if not 0 <= self.sleep_low_s <= self.sleep_high_s < math.inf:
             raise ConfigError(
                 f"{key}.sleep_low_s={self.sleep_low_s} sleep_high_s={self.sleep_high_s}: must be 0 <= low <= high"

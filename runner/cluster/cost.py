@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from runner.build import ConfigError
 
+Pause = tuple[float, float, int]
+"""(from when, until when a worker stands still, its place among those of a reduction)"""
+
 
 @dataclass
 class Cost:
@@ -63,18 +66,40 @@ def reduced_at(
     all_reduce_s: Callable[[float, float], float],
     started: Sequence[float],
     seconds: Sequence[float],
+    pauses: Sequence[Pause] = (),
 ) -> float:
     """When the last bucket is reduced, for workers that started their gradients at times and take so many seconds.
 
-    A bucket is reduced when all workers have it and the one before it is done.
+    A bucket is reduced when all workers have it and the one before it is done. While one of them stands still, so does
+    the reduction.
 
     Args:
         all_reduce_s: (bytes, the time at which it begins) -> seconds of an all-reduce.
+        pauses: in the order of their beginnings.
     """
     import numpy as np
 
     starts, lengths, end = np.asarray(started), np.asarray(seconds), 0.0
     for size, share in buckets:
-        begin = max(end, float((starts + share * lengths).max()))
-        end = begin + all_reduce_s(size, begin)
+        ready = starts + share * lengths
+        for since_s, until_s, place in pauses:
+            if ready[place] > since_s:
+                ready[place] += until_s - since_s
+        end = _reduced_from(max(end, float(ready.max())), size, all_reduce_s, pauses)
     return end
+
+
+def _reduced_from(
+    begin: float, nbytes: float, all_reduce_s: Callable[[float, float], float], pauses: Sequence[Pause]
+) -> float:
+    """When a reduction is over that could begin then."""
+    left = 1.0
+    for since_s, until_s, _ in pauses:
+        if begin < until_s:
+            seconds = left * all_reduce_s(nbytes, begin)
+            if begin + seconds <= since_s:
+                break
+            if begin < since_s:
+                left = max(0.0, left * (1 - (since_s - begin) / seconds))
+            begin = until_s
+    return begin + left * all_reduce_s(nbytes, begin)

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
-from runner.build import ConfigError
-from runner.cluster.links import Link, LinkChange
+from runner.build import ConfigError, nearest
+from runner.cluster.links import Link, LinkChange, is_number
 
 WHO = ("worker", "node")
 TIMES = (("dies_at_s", "returns_at_s"), ("pauses_at_s", "resumes_at_s"))
+WORKER_KEYS = {*WHO, *(time for pair in TIMES for time in pair)}
 LINK_KEYS = {"link", "both_ways", "from_s", "until_s", "loss", "bandwidth_factor", "latency_factor"}
 
 What = Literal["dies", "returns", "pauses", "resumes"]
@@ -91,7 +93,8 @@ class Failures:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"failures.{name}={getattr(self, name)}: must be seconds, 0 or more")
         if not isinstance(self.plan, list):
-            raise ConfigError(f"failures.plan={self.plan}: must be a list, e.g. [{{worker: 3, dies_at_s: 12}}]")
+            example = _words(self.plan if isinstance(self.plan, dict) else {"worker": 3, "dies_at_s": 12})
+            raise ConfigError(f"failures.plan={_words(self.plan)}: must be a list, e.g. [{example}]")
         for entry in self.plan:
             if not isinstance(entry, dict) or len({*WHO, "link"} & set(entry)) != 1:
                 raise ConfigError(f"failures.plan: {_words(entry)} must name a worker, a node or a link (one of them)")
@@ -127,30 +130,35 @@ class Failures:
             if "link" in entry:
                 for trouble in _troubles(entry, nodes):
                     troubles.setdefault((trouble.source, trouble.target), []).append(trouble)
-        return {ends: _one_after_the_other(each) for ends, each in troubles.items()}
+        return {ends: partial(_with_troubles, each) for ends, each in troubles.items()}
 
 
-def _one_after_the_other(troubles: list[LinkTrouble]) -> LinkChange:
-    def change(link: Link, now: float) -> Link:
+def _with_troubles(troubles: list[LinkTrouble], usual: Link) -> Link:
+    """The link as it is at time 0; what it becomes hangs from it."""
+    times = {0.0, *(time_s for each in troubles for time_s in (each.from_s, each.until_s))} - {math.inf}
+    then, until_s = None, math.inf
+    for time_s in sorted(times, reverse=True):
+        link = usual
         for trouble in troubles:
-            link = trouble(link, now)
-        return link
-
-    return change
+            link = trouble(link, time_s)
+        then, until_s = replace(link, until_s=until_s, then=then), time_s
+    assert then is not None, "it begins at time 0"
+    return then
 
 
 def _of(entry: dict[str, Any], workers: int, workers_per_node: int) -> Iterator[Happening]:
     who = next(name for name in WHO if name in entry)
     there = workers if who == "worker" else workers // workers_per_node
     number = entry[who]
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < there:
+    if type(number) is not int or not 0 <= number < there:
         raise ConfigError(
             f"failures.plan: {_words(entry)}: there is no {who} {number}; {who}s are 0 to {there - 1} in this run"
         )
+    _check_keys(entry, WORKER_KEYS - set(WHO) | {who})
     begin, end = next((pair for pair in TIMES if pair[0] in entry), (None, None))
-    unknown = sorted(set(entry) - {who, begin, end})
-    if begin is None or end is None or unknown:
-        what = f"{unknown[0]} is unknown here" if begin and unknown else "something must happen to it"
+    beside = sorted(set(entry) - {who, begin, end})
+    if begin is None or end is None or beside:
+        what = f"{beside[0]} does not go with {begin}" if begin else "something must happen to it"
         raise ConfigError(
             f"failures.plan: {_words(entry)}: {what}; say dies_at_s (and returns_at_s), or pauses_at_s and resumes_at_s"
         )
@@ -158,7 +166,7 @@ def _of(entry: dict[str, Any], workers: int, workers_per_node: int) -> Iterator[
     if begin == "pauses_at_s" and end_s is None:
         raise ConfigError(f"failures.plan: {_words(entry)}: resumes_at_s is missing")
     for key, value in ((begin, start_s), (end, end_s)):
-        if (value is not None or key == begin) and not (isinstance(value, int | float) and 0 <= value < math.inf):
+        if (value is not None or key == begin) and not (is_number(value) and 0 <= value < math.inf):
             raise ConfigError(f"failures.plan: {_words(entry)}: {key} must be seconds of virtual time, 0 or more")
     if end_s is not None and end_s <= start_s:
         raise ConfigError(f"failures.plan: {_words(entry)}: {end} must be later than {begin}")
@@ -175,10 +183,8 @@ def _of(entry: dict[str, Any], workers: int, workers_per_node: int) -> Iterator[
 
 def _troubles(entry: dict[str, Any], nodes: int) -> Iterator[LinkTrouble]:
     ends = entry["link"]
-    unknown = sorted(set(entry) - LINK_KEYS)
-    if unknown:
-        raise ConfigError(f"failures.plan: {_words(entry)}: {unknown[0]} is unknown; known: {', '.join(LINK_KEYS)}")
-    if not (isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int) for end in ends)):
+    _check_keys(entry, LINK_KEYS)
+    if not (isinstance(ends, list) and len(ends) == 2 and all(type(end) is int for end in ends)):
         raise ConfigError(f"failures.plan: {_words(entry)}: link must be two nodes, e.g. [2, 5]")
     for end in ends:
         if not 0 <= end < nodes:
@@ -187,7 +193,7 @@ def _troubles(entry: dict[str, Any], nodes: int) -> Iterator[LinkTrouble]:
         raise ConfigError(f"failures.plan: {_words(entry)}: a link joins two different nodes")
     from_s, until_s = entry.get("from_s", 0.0), entry.get("until_s", math.inf)
     loss, slower, later = entry.get("loss", 0.0), entry.get("bandwidth_factor", 1.0), entry.get("latency_factor", 1.0)
-    if not all(isinstance(value, int | float) for value in (from_s, until_s, loss, slower, later)):
+    if not all(map(is_number, (from_s, until_s, loss, slower, later))):
         raise ConfigError(f"failures.plan: {_words(entry)}: from_s, until_s, loss and the factors must be numbers")
     if not 0 <= from_s < until_s:
         raise ConfigError(f"failures.plan: {_words(entry)}: must have 0 <= from_s < until_s")
@@ -196,8 +202,21 @@ def _troubles(entry: dict[str, Any], nodes: int) -> Iterator[LinkTrouble]:
             f"failures.plan: {_words(entry)}: loss must be between 0 and 1, bandwidth_factor positive, "
             "latency_factor 0 or more"
         )
-    for source, target in [ends, ends[::-1]] if entry.get("both_ways") else [ends]:
+    if (loss, slower, later) == (0, 1, 1):
+        raise ConfigError(
+            f"failures.plan: {_words(entry)}: changes nothing; say loss, bandwidth_factor or latency_factor, "
+            "or leave the entry out"
+        )
+    both_ways = entry.get("both_ways", False)
+    if not isinstance(both_ways, bool):
+        raise ConfigError(f"failures.plan: {_words(entry)}: both_ways must be true or false")
+    for source, target in [ends, ends[::-1]] if both_ways else [ends]:
         yield LinkTrouble(source, target, from_s, until_s, loss, slower, later)
+
+
+def _check_keys(entry: dict[Any, Any], known: set[str]) -> None:
+    for key in sorted(str(key) for key in entry if key not in known):
+        raise ConfigError(f"failures.plan: {_words(entry)}: {key} is unknown; {nearest(key, known)}")
 
 
 def _words(entry: Any) -> str:

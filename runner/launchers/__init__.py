@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class RunFailedError(Exception):
     """A run did not come to its end; the message says which rank failed first, and how."""
 
 
 class InterruptedRunError(Exception):
-    """A run was stopped from outside (Ctrl-C, SIGTERM)."""
+    """A run was stopped from outside by a signal (Ctrl-C, SIGTERM)."""
+
+    def __init__(self, number: int) -> None:
+        self.number = signal.Signals(number)
+        super().__init__(f"stopped by {self.number.name}")

@@ -7,6 +7,7 @@ configuration, and the cells of a sweep share it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from runner.launchers import InterruptedRunError, RunFailedError
 from runner.launchers.meeting import meet
 from runner.results import read_json
 
+HOME = Path(__file__).resolve().parents[2]
 PRELOAD = ["runner.preload"]
 LAST_LINES = 15
 LOST_CONNECTION = re.compile("(closed|reset) by peer|[Bb]roken pipe|Socket closed|remote process exited|recvBytes")
@@ -28,10 +30,15 @@ LOST_CONNECTION = re.compile("(closed|reset) by peer|[Bb]roken pipe|Socket close
 
 
 def warm_up() -> None:
-    """Start the server that workers are forked from; it loads torch in the meantime, undisturbed by Ctrl-C."""
+    """Start the server that workers are forked from; it loads torch in the meantime, undisturbed by Ctrl-C.
+
+    It imports from the folder it starts in before all others, so it starts where the code of this process lies: the
+    user may stand in another checkout. A rank goes back to the user's folder and takes this process's `sys.path`.
+    """
     multiprocessing.set_forkserver_preload(PRELOAD)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the server inherits
-    forkserver.ensure_running()
+    with contextlib.chdir(HOME):
+        forkserver.ensure_running()
     signal.signal(signal.SIGINT, handler)
 
 
@@ -56,14 +63,13 @@ def launch(folder: Path, config: Config) -> None:
         elastic_launch(_launch_config(folder, config), main_rank)(str(folder.resolve()))
     except ChildFailedError as error:
         if any(failure.exitcode == -signal.SIGINT for failure in error.failures.values()):
-            raise InterruptedRunError("stopped by SIGINT") from error
+            raise InterruptedRunError(signal.SIGINT) from error
         raise RunFailedError(_first_failure(folder, error)) from error
     except (OSError, RuntimeError) as error:  # a port that is taken, a store that cannot be reached
         raise RunFailedError(f"the processes could not be started: {type(error).__name__}: {error}") from error
     except SignalException as error:
-        name = signal.Signals(error.sigval).name
         handlers = dict.fromkeys(handlers, signal.SIG_IGN)  # a second Ctrl-C leaves the end of this process alone
-        raise InterruptedRunError(f"stopped by {name}") from error
+        raise InterruptedRunError(error.sigval) from error
     finally:
         logging.disable(logging.NOTSET)
         for number, handler in handlers.items():

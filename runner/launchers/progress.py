@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -39,8 +40,9 @@ class Tail:
 
 
 @contextmanager
-def shown(folder: Path, title: str, epochs: int, console: Console) -> Iterator[None]:
-    """Show the run in `folder` while the block runs: a live bar on a terminal, elsewhere a line per evaluation.
+def shown(folder: Path, title: str, epochs: int, every: int, console: Console) -> Iterator[None]:
+    """Show the run in `folder`, evaluated every so many epochs, while the block runs: a live bar on a terminal,
+    elsewhere a line per evaluation.
 
     Where evaluations are far apart, or there are none, a line comes from time to time.
     """
@@ -64,7 +66,7 @@ def shown(folder: Path, title: str, epochs: int, console: Console) -> Iterator[N
 
     def follow() -> None:
         rows, evaluations = Tail(folder / "rank-00000.jsonl"), Tail(folder / "evaluations.jsonl")
-        view, silence = View(epochs), Silence(time.monotonic())
+        view, silence = View(epochs, every), Silence(time.monotonic())
         while True:
             last = done.wait(POLL_S)
             evaluated = evaluations.new()
@@ -73,10 +75,10 @@ def shown(folder: Path, title: str, epochs: int, console: Console) -> Iterator[N
                 view.trained([row for row in trained if row["step"] <= evaluation["step"]])
                 trained = [row for row in trained if row["step"] > evaluation["step"]]
                 view.evaluated(evaluation)
-                say(view.words())
+                say(view.words(evaluation))
                 silence.broken(time.monotonic())
             view.trained(trained)
-            if view.row and not last and silence.is_long(time.monotonic()):
+            if view.row and not view.awaited and not last and silence.is_long(time.monotonic()):
                 say(view.words())
                 silence.broken(time.monotonic())
             left = "wall time left" if view.virtual else "left"
@@ -108,24 +110,35 @@ class Silence:
 
 
 class View:
-    """The few numbers that are shown."""
+    """The few numbers that are shown, of a run that is evaluated every so many epochs."""
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
+    def __init__(self, epochs: int, every: int = 1) -> None:
+        self.epochs, self.every = epochs, every
         self.row: dict[str, Any] = {}
-        self.top1: float | None = None
+        self.losses: dict[int, dict[int, float | None]] = {}  # the last of each worker, by the next evaluation's epoch
+        self.evaluation: Row | None = None
         self.rate = 0.0
 
     @property
     def virtual(self) -> bool:
         return self.row.get("clock") == "virtual"
 
+    @property
+    def awaited(self) -> bool:
+        """Whether the run stands where its next evaluation is due: what the last one has found is of another place."""
+        epoch = float(self.row.get("epoch", 0))
+        return epoch == self._due(epoch) > (float(self.evaluation["epoch"]) if self.evaluation else 0)
+
     def evaluated(self, row: Row) -> None:
-        self.top1 = row["top1_mean_model"]
-        self.row |= {key: row[key] for key in ("clock", "time_s", "step", "epoch", "samples")}
+        self.evaluation = row
+        if row["step"] >= self.row.get("step", 0):
+            self.row |= {key: row[key] for key in ("clock", "time_s", "step", "epoch", "samples")}
+        self.losses = {epoch: losses for epoch, losses in self.losses.items() if epoch >= row["epoch"]}
 
     def trained(self, rows: list[Row]) -> None:
         """Rows in the order of writing; those of all virtual workers are in one file, some behind the others."""
+        for row in rows:
+            self.losses.setdefault(self._due(row["epoch"]), {})[row["worker"]] = row["loss"]
         before = self.row or {"step": 0, "samples": 0, "time_s": 0.0}
         last = max(rows, key=lambda row: float(row["step"]), default=before)
         if last["step"] <= before["step"]:
@@ -133,19 +146,31 @@ class View:
         passed_s = last["time_s"] - before["time_s"]
         if passed_s > 0:
             self.rate = (last["samples"] - before["samples"]) / passed_s
-        losses = [row["loss"] for row in rows if row["step"] == last["step"] and row["loss"] is not None]
-        self.row = last | {"loss": sum(losses) / len(losses) if losses else None}
+        self.row = last
 
-    def words(self) -> str:
-        if not self.row:
+    def _due(self, epoch: float) -> int:
+        """The epoch of the evaluation that comes then or next."""
+        return min(math.ceil(epoch / self.every) * self.every, self.epochs)
+
+    def loss(self, epoch: float) -> float | None:
+        """The mean over the workers of what each wrote last before the evaluation that comes at or after an epoch."""
+        losses = list(self.losses.get(self._due(epoch), {}).values())
+        known = [loss for loss in losses if loss is not None]
+        return sum(known) / len(known) if known and len(known) == len(losses) else None
+
+    def words(self, evaluation: Row | None = None) -> str:
+        """Where the run is, or was at an evaluation."""
+        place = evaluation or self.row
+        if not place:
             return "starting"
-        parts = [f"epoch {self.row['epoch']:.1f}/{self.epochs}"]
-        if self.row.get("loss") is not None:
-            parts.append(f"loss {self.row['loss']:.3f}")
-        if self.top1 is not None:
-            parts.append(f"top-1 {100 * self.top1:.1f} %")
+        parts = [f"epoch {place['epoch']:.1f}/{self.epochs}"]
+        if (loss := self.loss(place["epoch"])) is not None:
+            parts.append(f"loss {loss:.4g}")
+        top1 = (self.evaluation or {}).get("top1_mean_model")
+        if top1 is not None and (evaluation is not None or not self.awaited):
+            parts.append(f"top-1 {100 * top1:.1f} %")
         if self.virtual:
-            parts.append(f"virtual time {duration(self.row['time_s'])}")
+            parts.append(f"virtual time {duration(place['time_s'])}")
         elif self.rate:
             parts.append(f"{self.rate:,.0f} samples/s")
         return "  ".join(parts)

@@ -41,6 +41,7 @@ _MARKERS = "osD^vPX*"
 _PAPER_STYLES = {8: "--", 16: "-"}  # the SGP paper's line styles, by nodes
 _STYLES: list[Any] = ["-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4))]
 _FEW_POINTS = 20
+_HEADROOM = 0.08  # above the highest line, as a share of the axis
 
 _RC: dict[Any, Any] = {
     "font.size": 9,
@@ -79,7 +80,7 @@ def draw(
     with mpl.rc_context(_RC):
         if against_nodes:
             return _against_nodes(frame, QUANTITIES[y], by), f"{y}-nodes", []
-        keys = frames.with_clock(frame, by) if by else frames.row_keys(frame, ("method", "nodes"))
+        keys = frames.timed_apart(frame, by or frames.row_keys(frame, ("method", "nodes")))
         lines, problems = folded_curves(runs, keys, QUANTITIES[y].key)
         name = y if x is None else f"{y}-{x}"
         return (
@@ -101,17 +102,17 @@ def save(figure: "Figure", path: Path) -> None:
 def _learning_curves(
     frame: "pd.DataFrame", keys: Sequence[str], lines: Sequence[Curve], quantity: Quantity, against: Sequence[str]
 ) -> "Figure":
-    """One panel per x axis; times on different clocks get a panel each."""
+    """One panel per x axis; times on different clocks, or of different things, get a panel each."""
     from matplotlib.ticker import MaxNLocator
 
-    clocks = sorted(frame["clock"].unique(), key=natural_order)
-    panels = [(x, clock) for x in against for clock in (clocks if x == "time" else [None])]
+    times = _Times(frame, keys)
+    panels = [(x, kind) for x in against for kind in (times.kinds if x == "time" else [None])]
     labels = _Labels(frame, keys, [line.key for line in lines])
     counts = sorted({line.runs for line in lines})
     caption = _caption(frame, keys, counts, "band")
     figure, axes = _panels(len(panels), labels, f"{quantity.title}: {_task(frame)}", caption)
-    for axis, (x, clock) in zip(axes, panels, strict=True):
-        drawn = [line for line in lines if clock is None or len(clocks) == 1 or line.key[keys.index("clock")] == clock]
+    for axis, (x, kind) in zip(axes, panels, strict=True):
+        drawn = [line for line in lines if kind is None or times.of[line.key] == kind]
         longest = max((float(t) for line in drawn for t in line.time_s if t == t), default=0.0)
         unit, seconds = ("h", 3600.0) if longest > 2 * 3600 else ("s", 1.0)
         for line in drawn:
@@ -122,26 +123,31 @@ def _learning_curves(
             if line.runs > 1:
                 low, high = line.low * quantity.scale, line.high * quantity.scale
                 axis.fill_between(horizontal, low, high, color=look["color"], alpha=0.18, linewidth=0)
-        axis.set_xlabel("epoch" if x == "epoch" else f"training time ({unit}), {clock} clock")
+        axis.set_xlabel("epoch" if kind is None else f"training time ({unit}), {times.text(kind)}")
         axis.set_xlim(left=0)
+        axis.margins(y=_HEADROOM)
         if x == "epoch":
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel(quantity.label)
-    if quantity.scale == 100 and axes[0].get_ylim()[1] > 100:
-        axes[0].set_ylim(top=100.5)
+    if quantity.scale == 100 and axes[0].get_ylim()[1] > 102:
+        axes[0].set_ylim(top=102)
     _legend(figure, axes, labels, caption)
     return figure
 
 
 def _against_nodes(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None) -> "Figure":
-    """The mean over seeds against the number of nodes, on a binary logarithmic axis; one panel per clock."""
+    """The mean over seeds against the number of nodes, on a binary logarithmic axis.
+
+    Times on different clocks, or of different things, get a panel each, with an axis of its own.
+    """
     frames.check_values("--y", [quantity.key], frame)
     frame = frame[[n is not None and v is not None for n, v in zip(frame["nodes"], frame[quantity.key], strict=True)]]
     if frame.empty:
         raise LookupError(f"no finished run has both nodes and {quantity.key}")
-    keys = frames.with_clock(frame, by) if by else _line_keys(frame)
-    keys = [key for key in keys if key != "nodes"] or ["method"]
-    clocks = sorted(frame["clock"].unique(), key=natural_order)
+    keys = frames.timed_apart(frame, [key for key in by or _line_keys(frame) if key != "nodes"] or ["method"])
+    a_time = quantity.key == "iteration_time_s"
+    times = _Times(frame, keys)
+    panels = times.kinds if a_time else [None]
     lines = sorted(
         frame[keys].drop_duplicates().itertuples(index=False, name=None),
         key=lambda key: [natural_order(k) for k in key],
@@ -149,12 +155,12 @@ def _against_nodes(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] 
     labels = _Labels(frame, keys, lines)
     counts = sorted({len(group) for _, group in frame.groupby([*keys, "nodes"], dropna=False)})
     caption = _caption(frame, [*keys, "nodes"], counts, "bars")
-    task = _timed(frame) if quantity.key == "iteration_time_s" else _task(frame)
-    figure, axes = _panels(len(clocks), labels, f"{quantity.title} against nodes: {task}", caption)
+    title = f"{quantity.title} against nodes: {_timed(frame) if a_time else _task(frame)}"
+    figure, axes = _panels(len(panels), labels, title, caption, sharey=not a_time)
     points = frames.fold(frame, [*keys, "nodes"], [quantity.key]).to_dict("records")
-    for axis, clock in zip(axes, clocks, strict=True):
+    for axis, kind in zip(axes, panels, strict=True):
         for line in lines:
-            if len(clocks) > 1 and line[keys.index("clock")] != clock:
+            if kind is not None and times.of[line] != kind:
                 continue
             look = labels.look(line, 1)
             mine = [point for point in points if tuple(point[key] for key in keys) == line]
@@ -172,9 +178,10 @@ def _against_nodes(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] 
         axis.set_xticks(nodes, [str(n) for n in nodes])
         axis.set_xticks([], minor=True)
         axis.set_xlim(nodes[0] / 1.25, nodes[-1] * 1.25)
-        axis.set_xlabel("nodes" + (f" ({clock} clock)" if len(clocks) > 1 else ""))
-    if quantity.key.endswith("_s"):
-        axes[0].set_ylim(bottom=0)
+        axis.set_xlabel(f"nodes ({times.text(kind)})" if kind is not None and len(panels) > 1 else "nodes")
+        if a_time:
+            highest = float(axis.dataLim.y1)
+            axis.set_ylim(0, (1 + _HEADROOM) * highest if highest > 0 else None)
     axes[0].set_ylabel(quantity.label)
     _legend(figure, axes, labels, caption)
     return figure
@@ -188,6 +195,22 @@ def _line_keys(frame: "pd.DataFrame") -> list[str]:
         if key in keys and not frames.tells_apart(frame, key, others):
             keys = others
     return keys
+
+
+class _Times:
+    """What the times of each line are: the clock, and what a virtual one tells the time of."""
+
+    def __init__(self, frame: "pd.DataFrame", keys: Sequence[str]) -> None:
+        rows = frame.to_dict("records")
+        self.of = {tuple(row[key] for key in keys): (row["clock"], row.get("time_as_for")) for row in rows}
+        self.kinds = sorted(set(self.of.values()), key=lambda kind: [natural_order(part) for part in kind])
+        self.borrowed = any(of for _, of in self.kinds)
+
+    def text(self, kind: tuple[Any, Any]) -> str:
+        """`virtual clock`; where there are others also whose time it is."""
+        clock, of = kind
+        whose = f"as for {of}" if of else "of what was trained"
+        return f"{clock} clock" + (f",\n{whose}" if self.borrowed and len(self.kinds) > 1 else "")
 
 
 class _Labels:
@@ -244,14 +267,23 @@ class _Labels:
         return free[others.index(nodes) % len(free)]
 
 
+_SPEAKS_FOR_ITSELF = ("method", "algorithm", "variant", "group", "experiment", "dataset", "model", "settings")
+
+
 def _words(key: str, value: Any) -> str:
+    if key == "time_as_for":
+        return f"time as for {value}" if value else "time of what was trained"
+    if value is None and key in frames.OF_VIRTUAL_RUNS:
+        return ""  # of a real run, which the clock tells apart
     if value is None:
         return f"no {header_of(key)}"
     if key in ("nodes", "workers"):
         return f"{value} {key if value != 1 else key[:-1]}"
     if key == "clock":
         return f"{value} clock"
-    return str(value) if isinstance(value, str) else f"{header_of(key)} {value:g}"
+    if isinstance(value, str):
+        return value if key in _SPEAKS_FOR_ITSELF or not value else f"{header_of(key)} {value}"
+    return f"{header_of(key)} {value:g}"
 
 
 def _task(frame: "pd.DataFrame") -> str:
@@ -259,9 +291,12 @@ def _task(frame: "pd.DataFrame") -> str:
 
 
 def _timed(frame: "pd.DataFrame") -> str:
-    """What the times are of: that which a cost group names, or the task itself."""
-    of = set(frame["time_as_for"]) if "time_as_for" in frame else {None}
-    return str(of.pop()) if len(of) == 1 and None not in of else _task(frame)
+    """What the times are of: whatever cost groups name, then the task of the runs whose time is their own."""
+    if "time_as_for" not in frame:
+        return _task(frame)
+    own = frame["time_as_for"].isna()
+    borrowed = sorted(frame["time_as_for"][~own].unique())
+    return "; ".join([*borrowed, *([_task(frame[own])] if own.any() else [])])
 
 
 def _caption(frame: "pd.DataFrame", keys: Sequence[str], counts: Sequence[int], spread: str) -> str:
@@ -272,7 +307,7 @@ def _caption(frame: "pd.DataFrame", keys: Sequence[str], counts: Sequence[int], 
     return "\n".join([f"{setting[:1].upper()}{setting[1:]}.", folded, *notes])
 
 
-def _panels(count: int, labels: _Labels, title: str, caption: str) -> "tuple[Figure, list[Axes]]":
+def _panels(count: int, labels: _Labels, title: str, caption: str, sharey: bool = True) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
 
     width = {1: 5.6, 2: 8.0}.get(count, 3.7 * count)
@@ -281,7 +316,7 @@ def _panels(count: int, labels: _Labels, title: str, caption: str) -> "tuple[Fig
     rows = -(-len(entries) // _columns(width, entries)) + sum(entry.count("\n") for entry in entries)
     figure = Figure(figsize=(width, 3.0 + 0.19 * (lines + rows)), layout="constrained")
     figure.suptitle(_fill(title, width, 11), fontsize=11, fontweight="bold", x=0.01, ha="left")
-    return figure, list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
 
 
 def _legend(figure: "Figure", axes: "Sequence[Axes]", labels: _Labels, caption: str) -> None:

@@ -7,9 +7,11 @@ import math
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from runner.report.metrics import Kind, written
+
+_SENTENCE = 24  # characters of a line that can still be read
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Column:
     kind: Kind = "text"
     measured: bool = False  # a mean over n runs, with a standard deviation
     redundant: bool = False  # repeats what CSV and JSON say elsewhere
+    wraps: bool = False  # sentences, which on a terminal take the room that the other columns leave
+    spare: int = 0  # on a terminal that is too narrow the columns with the highest go first; those with 0 stay
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,10 @@ def json_text(table: Table) -> str:
 
 
 def terminal(table: Table, width: int | None = None) -> str:
-    """A table of rich for `width` characters, with colours; without `width`, plain and as wide as it needs to be."""
+    """A table of rich for `width` characters, with colours; without `width`, plain and as wide as it needs to be.
+
+    Where it does not fit, spare columns are left out and named below; what is still too wide wraps, but no identity.
+    """
     from rich import box
     from rich.cells import cell_len
     from rich.console import Console
@@ -141,23 +148,31 @@ def terminal(table: Table, width: int | None = None) -> str:
 
     grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     lines = table.texts()
-    enough = 0  # measuring a table of thousands of rows takes rich seconds; we know how wide it is
+    headers, needed = [], []  # measuring a table of thousands of rows takes rich seconds; we know how wide it is
     for index, column in enumerate(table.columns):
         widest = max((cell_len(line[index]) for line in lines), default=0)
         # Headers wrap, so that they make no column wider than its content.
-        header = textwrap.fill(column.header, max(7, widest), break_long_words=False)
-        grid.add_column(Text(header), justify="left" if column.kind == "text" else "right", overflow="fold")
-        enough += max(widest, *map(cell_len, header.split("\n"))) + 3
+        headers.append(textwrap.fill(column.header, max(7, widest), break_long_words=False))
+        needed.append(max(widest, *map(cell_len, headers[-1].split("\n"))) + 3)
+    least = [min(n, _SENTENCE) if column.wraps else n for n, column in zip(needed, table.columns, strict=True)]
+    kept = list(range(len(table.columns)))
+    for index in sorted(kept, key=lambda index: -table.columns[index].spare):
+        if width is not None and table.columns[index].spare and sum(least[i] for i in kept) > width:
+            kept.remove(index)
+    for index in kept:
+        column = table.columns[index]
+        justify: Literal["left", "right"] = "left" if column.kind == "text" else "right"
+        grid.add_column(Text(headers[index]), justify=justify, overflow="fold", no_wrap=column.key == "identity")
     for line in lines:
-        grid.add_row(*map(Text, line))
+        grid.add_row(*(Text(line[index]) for index in kept))
     out = io.StringIO()
-    console = Console(file=out, width=width or enough, force_terminal=width is not None, highlight=False)
+    console = Console(file=out, width=width or sum(needed), force_terminal=width is not None, highlight=False)
     console.print(grid)
     printed = [line.rstrip() for line in out.getvalue().split("\n") if line.strip()]
-    return (
-        "\n".join([*([table.title, ""] if table.title else []), *printed, *(["", *table.notes] if table.notes else [])])
-        + "\n"
-    )
+    notes = list(table.notes)
+    if hidden := [column.header for index, column in enumerate(table.columns) if index not in kept]:
+        notes.append(f"No room here for: {', '.join(hidden)}. Widen the terminal, or write a file with --output.")
+    return "\n".join([*([table.title, ""] if table.title else []), *printed, *(["", *notes] if notes else [])]) + "\n"
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

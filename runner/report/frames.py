@@ -103,9 +103,13 @@ def tells_apart(frame: "pd.DataFrame", key: str, keys: Sequence[str]) -> bool:
     return key in frame and len(frame[[*keys, key]].drop_duplicates()) > len(frame[list(keys)].drop_duplicates())
 
 
-def with_clock(frame: "pd.DataFrame", keys: Sequence[str]) -> list[str]:
-    """`keys`, and the clock where both clocks are present: times on different clocks are never averaged."""
-    return [*keys, "clock"] if "clock" not in keys and differs(frame, "clock") else list(keys)
+def timed_apart(frame: "pd.DataFrame", keys: Sequence[str]) -> list[str]:
+    """`keys`, and the clock and what it tells the time of, where they do not follow: such times are never averaged."""
+    if "clock" not in keys and differs(frame, "clock"):
+        keys = [*keys, "clock"]
+    if "time_as_for" not in keys and tells_apart(frame, "time_as_for", keys):
+        keys = [*keys, "time_as_for"]
+    return list(keys)
 
 
 def differs(frame: "pd.DataFrame", key: str) -> bool:

@@ -15,13 +15,14 @@ from typing import Any
 from runner.build import nearest
 
 STATUSES = ("queued", "running", "finished", "failed", "interrupted")
+DESERTED = "its launcher was killed, or its machine went down; the same command runs it again"
 _RUN_FILES = {"config.yaml", "state.json", "summary.json"}
 _DEEPEST = 8  # levels below runs/; ends a loop of symbolic links
 
 # What a summary must hold where it holds it at all; null is always allowed, other keys are nobody's business here.
 _TEXTS = (
     *("algorithm", "variant", "settings", "experiment", "topology"),
-    *("dataset", "model", "launcher", "clock", "cluster", "cost", "failures", "time_as_for", "batch_norm"),
+    *("dataset", "model", "problem", "launcher", "clock", "cluster", "cost", "failures", "time_as_for", "batch_norm"),
 )
 COUNTS = ("nodes", "gpus_per_node", "workers", "batch_size", "global_batch_size", "seed")
 _NUMBERS = (
@@ -64,7 +65,10 @@ class Run:
     @cached_property
     def values(self) -> dict[str, Any]:
         """What a filter, a row or a column can ask for: the summary, or else the configuration, and what follows."""
-        values = dict(self.summary) if self.summary is not None else _from_config(self.folder / "config.yaml")
+        if self.summary is not None:  # older ones do not name the problem
+            values = {"problem": "none" if self.timing_only else "supervised"} | self.summary
+        else:
+            values = _from_config(self.folder / "config.yaml")
         values |= {"identity": self.identity, "status": self.status, "group": self.group, "method": method(values)}
         total = values.get("training_time_s")
         for part in ("compute", "wait", "data"):
@@ -203,7 +207,15 @@ def _read_run(folder: Path, group: str, inside: Iterable[str]) -> Run:
     status = state.get("status", "unknown")
     if problem is None and (not isinstance(status, str) or status == "finished"):
         problem = f"{folder}: state.json says {status!r}, but there is no summary.json"
+    if problem is None and status in ("queued", "running") and _is_deserted(folder):
+        status, state = "interrupted", state | {"reason": DESERTED}
     return Run(folder, group, "corrupt" if problem else status, state, problem=problem)
+
+
+def _is_deserted(folder: Path) -> bool:
+    from runner.results import deserted  # takes longer to import than most folders to read
+
+    return deserted(folder)
 
 
 def _read_object(path: Path) -> tuple[dict[str, Any], str | None]:

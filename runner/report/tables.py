@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_SPARE = {"method": 2, "workers": 2, "seed": 3, "top1_mean_model": 3, "model": 5, "dataset": 6, "epoch_time_s": 6}
+"""Which columns a list of runs can do without on a narrow terminal: the highest first."""
+
+
 def run_list(runs: Sequence[Run]) -> Table:
     """One row a run, finished or not, with the first line of the reason why one has stopped."""
     from runner.report import frames
@@ -32,11 +36,17 @@ def run_list(runs: Sequence[Run]) -> Table:
     settings += [key for key in frames.OF_VIRTUAL_RUNS if len({run.values.get(key) for run in shown} - {None}) > 1]
     columns = [
         Column("status", "status"),
-        Column("group", "experiment"),
+        Column("group", "experiment", spare=1),
         Column("identity", "identity"),
-        *(Column(key, header_of(key), _kind(run.values.get(key) for run in shown)) for key in settings),
-        *(Column(key, metric_of(key).header, metric_of(key).kind) for key in ("top1_mean_model", "epoch_time_s")),
-        Column("updated", "when"),
+        *(
+            Column(key, header_of(key), _kind(run.values.get(key) for run in shown), spare=_SPARE.get(key, 4))
+            for key in settings
+        ),
+        *(
+            Column(key, metric_of(key).header, metric_of(key).kind, spare=_SPARE[key])
+            for key in ("top1_mean_model", "epoch_time_s")
+        ),
+        Column("updated", "when", spare=7),
     ]
     rows = [
         [
@@ -47,7 +57,7 @@ def run_list(runs: Sequence[Run]) -> Table:
         for run in shown
     ]
     if any(row[-1].value for row in rows):
-        columns.append(Column("reason", "reason"))
+        columns.append(Column("reason", "reason", wraps=True))
     else:
         rows = [row[:-1] for row in rows]
     notes = [f"Times on the {clock} clock." for clock in clocks if len(clocks) == 1 and clock]
@@ -64,7 +74,7 @@ def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: S
     frames.check_keys("--by", by or (), frame)
     frames.check_values("--values", values or (), frame)
     values = list(values or _default_metrics(frame))
-    keys = frames.with_clock(frame, by) if by else frames.row_keys(frame)
+    keys = frames.timed_apart(frame, by or frames.row_keys(frame))
     folded = frames.fold(frame, keys, values)
     columns = [
         *(Column(key, header_of(key), _kind(frame[key])) for key in keys),
@@ -88,7 +98,7 @@ def pivot(frame: "pd.DataFrame", rows: str, columns: str, values: Sequence[str] 
     if rows == columns:
         raise ValueError(f"--rows and --columns are both {rows}; name two different settings")
     values = list(values or _default_metrics(frame)[:1])
-    row_keys = frames.with_clock(frame, [rows]) if columns != "clock" else [rows]
+    row_keys = [key for key in frames.timed_apart(frame, [rows, columns]) if key != columns]
     folded = frames.fold(frame, [*row_keys, columns], values).to_dict("records")
     across = sorted({row[columns] for row in folded}, key=natural_order)
     cells = {

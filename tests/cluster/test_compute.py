@@ -148,6 +148,8 @@ def test_a_trace_that_is_not_there(tmp_path):
         ({"slow": {"one": 2.0}}, "GPU ranks"),
         ({"transient_probability": 1.5}, "between 0 and 1"),
         ({"transient_factor": 0.5}, "1 or more"),
+        ({"transient_factor": 5.0}, "transient_probability=0.0 transient_factor=5.0: have an effect together"),
+        ({"transient_probability": 0.1}, "transient_probability=0.1 transient_factor=1.0: have an effect together"),
         ({"sleep_ranks": 3}, "sleep_ranks=3"),
         ({"sleep_ranks": [True]}, "GPU ranks"),
         ({"sleep_low_s": 0.5}, "low <= high"),

@@ -60,6 +60,54 @@ def test_overlap_is_bounded_by_all_and_nothing(workers, nbytes, backward):
     assert end <= last + sum(times) + 1e-9
 
 
+def second(nbytes: float, begin_s: float) -> float:
+    """Every all-reduce takes one."""
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("pauses", "end"),
+    [
+        ([(5.25, 7.25, 0)], 13.0),  # 5 to 5.25 and 7.25 to 8; ready at 12, after the pause
+        ([(10.5, 20.0, 0)], 20.5),  # half of the last one is done
+        ([(10.5, 20.0, 1)], 20.5),  # whoever stands still
+        ([(10.5, 12.0, 0), (11.0, 14.0, 1)], 14.5),
+        ([(10.25, 11.25, 0), (11.5, 12.5, 0)], 13.0),
+        ([(5.25, 5.75, 1)], 11.0),  # the first one is late; the last is not
+        ([(0.0, 3.0, 1), (11.0, 15.0, 0)], 11.0),  # worker 1 has time enough; all is over
+        ([(0.0, 9.0, 1)], 12.0),  # worker 1 is ready at 10 and 11
+    ],
+)
+def test_a_reduction_stands_still_with_any_worker_and_goes_on_where_it_was(pauses, end):
+    buckets = [(1, 0.5), (1, 1.0)]
+    assert reduced_at(buckets, second, [0.0, 0.0], [10.0, 2.0], pauses) == pytest.approx(end)
+
+
+def test_what_is_left_after_a_pause_finds_the_links_of_its_time():
+    slower = lambda nbytes, begin_s: 1.0 if begin_s < 10 else 4.0  # noqa: E731
+    assert reduced_at([(1, 1.0)], slower, [0.0], [5.0], [(5.25, 10.0, 0)]) == pytest.approx(10 + 0.75 * 4)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 10), st.floats(0.01, 10)), min_size=1, max_size=4),
+    sizes,
+    shares,
+    st.lists(st.tuples(st.floats(0.01, 10), st.floats(0.01, 5)), max_size=3),
+)
+def test_when_all_stand_still_all_is_so_much_later(workers, nbytes, backward, gaps):
+    started, seconds = zip(*workers, strict=True)
+    buckets = Cost(backward_share=backward).buckets(nbytes)
+    end = reduced_at(buckets, lambda size, begin_s: size / 1e7, started, seconds)
+    pauses, now, later = [], max(started), 0.0  # nobody stands still before it begins
+    for gap, length in gaps:
+        since = now + gap
+        if since < end + later:
+            later += length
+        pauses += [(since, since + length, place) for place in range(len(workers))]
+        now = since + length
+    assert reduced_at(buckets, lambda size, begin_s: size / 1e7, started, seconds, pauses) == pytest.approx(end + later)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from math import ceil, log2
 
 import pytest
@@ -102,6 +104,89 @@ def test_trouble_holds_between_its_times_and_adds_up():
     assert at(0, 1, 10) == at(1, 0, 8) == (1.0, 5e5, 0.5)
 
 
+# Trouble while something is under way --------------------------------------------------------------------------------
+
+moments = st.floats(0, 20)
+
+
+@st.composite
+def plans(draw):
+    """Entries of a plan for the link from 0 to 1."""
+    starts = draw(st.lists(moments, max_size=4))
+    return [
+        {
+            "link": [0, 1],
+            "from_s": start,
+            "until_s": draw(st.one_of(st.just(math.inf), st.floats(start + 0.1, start + 10))),
+            "bandwidth_factor": draw(st.floats(0.05, 3)),
+            "loss": 0.5,
+        }
+        for start in starts
+    ]
+
+
+def bytes_between(plan, bandwidth: float, begin: float, end: float) -> float:
+    """What the link carries: bandwidth x time, piece by piece."""
+    times = sorted({begin, end, *(t for entry in plan for t in (entry["from_s"], entry["until_s"]) if begin < t < end)})
+    total = 0.0
+    for a, b in pairwise(times):
+        factors = [entry["bandwidth_factor"] for entry in plan if entry["from_s"] <= a < entry["until_s"]]
+        total += (b - a) * bandwidth * math.prod(factors)
+    return total
+
+
+@given(plans(), st.floats(1, 100), st.floats(0.1, 1), moments)
+def test_a_message_crosses_a_link_at_the_pace_of_each_time(plan, nbytes, efficiency, now):
+    net = network(Link(0.0, 10.0, efficiency), changes=Failures(plan).link_changes(8))
+    [arrived] = send(net, [(0, 1)], nbytes, now)
+    assert bytes_between(plan, 10.0 * efficiency, now, arrived) == pytest.approx(nbytes)
+
+
+@given(plans(), st.lists(st.floats(1, 100), min_size=1, max_size=4), moments)
+def test_messages_one_after_the_other_use_all_that_a_link_in_trouble_carries(plan, sizes, now):
+    net = network(Link(0.0, 10.0), changes=Failures(plan).link_changes(8))
+    left = [net.leave(net.link(0, 1, now), 0, nbytes, now) for nbytes in sizes][-1]
+    assert bytes_between(plan, 10.0, now, left) == pytest.approx(sum(sizes[:-1]), abs=1e-6)
+    there = [send(net, [(0, 1)], nbytes, now)[0] for nbytes in sizes]
+    assert there == sorted(there)
+
+
+@given(plans(), st.floats(1, 100), moments, st.integers(2, 6))
+def test_a_ring_goes_on_at_the_pace_of_its_slowest_link_at_each_time(plan, nbytes, now, n):
+    slower = [{**entry, "bandwidth_factor": min(1.0, entry["bandwidth_factor"])} for entry in plan]
+    net = network(Link(0.0, 10.0), nodes=n, changes=Failures(slower).link_changes(n))
+    takes = net.all_reduce_s(range(n), nbytes, now)
+    assert bytes_between(slower, 10.0, now, now + takes) == pytest.approx(2 * (n - 1) / n * nbytes)
+
+
+def test_a_short_trouble_costs_no_more_than_it_lasts():
+    """8 s of a message; a second at a tenth of the pace costs 0.9 s, whenever it comes."""
+    for from_s in (0, 3, 6.5):
+        trouble = {"link": [0, 1], "from_s": from_s, "until_s": from_s + 1, "bandwidth_factor": 0.1}
+        net = network(Link(0.5, 1e6), changes=Failures([trouble]).link_changes(8))
+        assert send(net, [(0, 1)], 8e6) == pytest.approx([8.5 + (0.9 if from_s else 0.45)])  # its head is 0.5 s late
+        assert network(Link(0.0, 4e6 / 3), 4, changes=net.changes).all_reduce_s(range(4), 8e6, 0.0) == pytest.approx(
+            2 * 3 / 4 * 6 + 0.9
+        )
+
+
+def test_a_message_that_leaves_after_a_trouble_has_nothing_to_do_with_it():
+    trouble = {"link": [0, 1], "until_s": 1, "bandwidth_factor": 0.5, "latency_factor": 100}
+    net = network(Link(1e-3, 1e6), changes=Failures([trouble]).link_changes(8))
+    assert send(net, [(0, 2), (0, 1)], 1e6)[1] == pytest.approx(1.0 + 1e-3 + 1.0)
+
+
+@given(latencies, bandwidths, sizes, st.floats(0, 1e6))
+def test_a_trouble_elsewhere_or_later_does_not_change_a_bit(latency, bandwidth, nbytes, now):
+    link = Link(latency, bandwidth)
+    plan = [{"link": [2, 3], "bandwidth_factor": 0.5}, {"link": [0, 1], "from_s": 1e12, "bandwidth_factor": 0.5}]
+    plain, troubled = network(link), network(link, changes=Failures(plan).link_changes(8))
+    [arrived] = send(plain, [(0, 1)], nbytes, now)
+    assert arrived == now + latency + nbytes / bandwidth
+    assert send(troubled, [(0, 1)], nbytes, now) == [arrived]
+    assert troubled.all_reduce_s((0, 1, 4), nbytes, now) == plain.all_reduce_s((0, 1, 4), nbytes, now)
+
+
 @given(st.integers(2, 64), latencies, bandwidths, sizes)
 def test_a_ring_all_reduce(n, latency, bandwidth, nbytes):
     net = network(Link(latency, bandwidth), nodes=n)
@@ -153,6 +238,7 @@ def test_the_messages_of_a_ring_cross_the_core_together():
         ({"bandwidth": 0}, "bandwidth=0"),
         ({"bandwidth": True}, "bandwidth=True"),
         ({"bandwidth": float("nan")}, "bandwidth=nan"),
+        ({"bandwidth": 10}, "bandwidth=10: must be 1e5 or more, in bytes per second: 10 Gbit/s is 1.25e9"),
         ({"efficiency": 0}, "efficiency=0"),
         ({"efficiency": 1.1}, "efficiency=1.1"),
         ({"loss": 1.5}, "loss=1.5"),
@@ -181,7 +267,7 @@ def test_a_link_of_its_own_for_reductions_gives_way_only_where_a_link_was_named(
     assert network().all_reduce_s(range(4), 1e9, 0.0) == pytest.approx(ring_s)
     assert network(overrides={(0, 2): slow}).all_reduce_s(range(4), 1e9, 0.0) == pytest.approx(ring_s)
     assert network(overrides={(0, 1): slow}).all_reduce_s(range(4), 1e9, 0.0) == pytest.approx(2 * 3 / 4 * 10)
-    halved = {(1, 2): lambda link, now: Link(0.0, link.bandwidth / 2) if now >= 5 else link}
+    halved = Failures([{"link": [1, 2], "from_s": 5, "bandwidth_factor": 0.5}]).link_changes(4)
     assert network(changes=halved).all_reduce_s(range(4), 1e9, 0.0) == pytest.approx(ring_s)
     assert network(changes=halved).all_reduce_s(range(4), 1e9, 5.0) == pytest.approx(2 * ring_s)
 

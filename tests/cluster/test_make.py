@@ -18,10 +18,11 @@ CLUSTERS = sorted({path.stem for path in (conf_dir() / "cluster").glob("*.yaml")
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_every_cluster_can_be_made(cluster):
-    config = configure(*TIMING, f"cluster={cluster}", "nodes=4")
+    nodes = 1 if cluster == "nvlink_node" else 4
+    config = configure(*TIMING, f"cluster={cluster}", f"nodes={nodes}")
     make.check(config)
     network = make.network(config)
-    assert network.nodes == 4
+    assert network.nodes == nodes
     assert network.lanes * network.workers_per_node == config["gpus_per_node"]
     assert network.inter.seconds(1.0) > 0
 
@@ -59,6 +60,60 @@ def test_a_cluster_of_ones_own_that_lacks_something(missing):
     config["cluster"].pop(missing)
     with pytest.raises(ConfigError, match=rf"cluster\.{missing}: is missing; .*10gbe"):
         make.check(config)
+
+
+@pytest.mark.parametrize(("group", "begin"), [("cost", "none"), ("failures", "none"), ("cluster", "10gbe")])
+def test_a_file_of_ones_own_that_begins_without_the_defaults(group, begin):
+    config = configure(*TIMING)
+    for node in ({}, {"_target_": config["cost"]["_target_"], "message_bytes": 100}):
+        if group != "failures" or not node:  # it has a default for everything
+            with pytest.raises(ConfigError, match=rf"{group}.* begin your {group} file with `defaults: \[{begin}\]`"):
+                make.check(
+                    {**config, group: {"inter": {}, "intra": {}, "reduction": "ring"} if group == "cluster" else node}
+                )
+    config["cluster"]["compute"] = {"seconds": 0.1}
+    with pytest.raises(ConfigError, match=r"cluster\.compute\._target_: is missing; begin your cluster file"):
+        make.check(config)
+
+
+def test_one_node_has_no_links_to_others():
+    with pytest.raises(ConfigError, match=r"nodes=4: cluster=nvlink_node is one node .*; use nodes=1 .*cluster=10gbe"):
+        configure(*TIMING, "cluster=nvlink_node")
+    one = make.network(configure(*TIMING, "cluster=nvlink_node", "nodes=1", "algorithm.worker=gpu"))
+    assert one.link(0, 7, 0.0) is one.intra
+    joined = configure(*TIMING, "cluster=nvlink_node", "cluster.inter={latency_s: 1e-3, bandwidth: 1e9}")
+    assert make.network(joined).link(0, 1, 0.0).bandwidth == 1e9
+
+
+def test_whole_floats_are_whole_numbers():
+    config = configure(*TIMING, "cost.message_bytes=100e6", "cost.bucket_bytes=1e6")
+    assert make.vector_bytes(make.cost(config), None) == 100_000_000
+    assert isinstance(make.cost(config).bucket_bytes, int)
+    with pytest.raises(ConfigError, match=r"cost\.message_bytes=0\.5: must be a whole number"):
+        configure(*TIMING, "cost.message_bytes=0.5")
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("cluster.compute.seconds=0.1", r"cluster\.compute\.seconds=0\.1: has no effect .* set cost\.seconds_per_grad"),
+        ("cluster.links=[{link: [0, 1]}]", r"cluster\.links\[0, 1\]: is as all links are"),
+        ("cluster.links=[{link: [0, 1], bandwidth: 1.25e9, loss: 0}]", r"cluster\.links\[0, 1\]: is as all links are"),
+        ("cluster.links=[{link: [0, 1], loss: 0.1, both_ways: 1}]", r"both_ways=1: must be true or false"),
+        ("cluster.links=[{link: [0, true], loss: 0.1}]", r"must name two nodes of 0 to 3"),
+        ("cluster.core_bandwidth=40", r"cluster\.core_bandwidth=40: must be 1e5 or more, in bytes per second"),
+    ],
+)
+def test_settings_without_effect_and_slips(typed, words):
+    with pytest.raises(ConfigError, match=words):
+        configure(*TIMING, typed)
+
+
+def test_settings_that_look_without_effect_and_are_not():
+    configure("launcher=simulated", *SMALL, "cluster.compute.seconds=0.1")
+    configure(*TIMING, "cluster.compute.seconds=0.005")  # its default
+    reducing = "cluster.reduction_link={latency_s: 0, bandwidth: 1e8}"
+    configure(*TIMING, reducing, "cluster.links=[{link: [0, 1], bandwidth: 1.25e9}]")  # an all-reduce finds it better
 
 
 def test_an_epoch_without_a_data_set():

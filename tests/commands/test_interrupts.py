@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commandline import Done, content, finish, runs, session, start, the_run, until
+from commandline import Done, content, finish, runs, session, start, the_run, type_in, until
 
 pytestmark = pytest.mark.multiproc
 
@@ -39,13 +40,20 @@ def start_training(folder: Path) -> subprocess.Popen[str]:
 
 def check_interrupted(done: Done, folder: Path, name: str) -> None:
     """Everything has ended (`finish` has seen to that), in silence, and the run says why."""
-    assert done.status == 130
+    assert done.status == 128 + signal.Signals[name]
     assert done.stderr == ""
     assert done.lines[-1].endswith(f"stopped by {name}; the same command runs it again")
     run = the_run(folder)  # the second of the sweep has not begun
     state = content(run / "state.json")
     assert (state["status"], state["reason"]) == ("interrupted", f"stopped by {name}")
     assert not (run / "summary.json").exists()
+
+
+def listed(folder: Path) -> list[tuple[str, str]]:
+    """What `experiments list` says of each run: its status, and the reason up to the first semicolon."""
+    done = type_in("list", "--format", "json", cwd=folder, command="experiments")
+    assert done.status == 0
+    return [(row["status"], row.get("reason", "").partition(";")[0]) for row in json.loads(done.stdout)["rows"]]
 
 
 def test_ctrl_c_typed_twice(tmp_path: Path) -> None:
@@ -73,10 +81,12 @@ def test_killed_then_typed_again_then_terminated(tmp_path: Path) -> None:
     process.kill()
     assert finish(process).status == -signal.SIGKILL  # and no worker is left behind
     assert content(the_run(tmp_path) / "state.json")["status"] == "running"  # it had no time to say otherwise
+    assert listed(tmp_path) == [("interrupted", "its launcher was killed, or its machine went down")]
 
     again = start(*SWEEP, cwd=tmp_path)
     until(lambda: list(tmp_path.glob("results/runs/sgp/.earlier/*")), "the earlier attempt is set aside")
     until(lambda: list(tmp_path.glob("results/runs/sgp/[!.]*/rank-00001.jsonl")), "the run runs again")
+    assert listed(tmp_path) == [("running", "")]
     again.terminate()
     check_interrupted(finish(again), tmp_path, "SIGTERM")
 

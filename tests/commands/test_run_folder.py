@@ -15,7 +15,8 @@ EPOCHS = 3  # of the sweep in conftest.py
 D = 64 * 16 + 16 + 16 * 10 + 10  # parameters of its network
 SUMMARY_KEYS = {
     *("cluster", "cost", "failures", "time_as_for"),  # null on real processes
-    *("identity", "experiment", "algorithm", "topology", "dataset", "model", "optimizer", "schedule", "sampling"),
+    *("identity", "experiment", "algorithm", "topology", "dataset", "model", "problem"),
+    *("optimizer", "schedule", "sampling"),
     *(
         "variant",
         "settings",

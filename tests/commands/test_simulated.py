@@ -124,6 +124,29 @@ def test_a_run_for_the_time_only(tmp_path: Path, here: Here) -> None:
     assert all(row["loss"] is None for row in rows(run / "rank-00000.jsonl"))
 
 
+def test_without_training_another_network_is_the_same_run_and_says_so(tmp_path: Path, here: Here) -> None:
+    typed = (*TIMING, "nodes=2", "problem.train_samples=100")
+    assert "has no effect" not in here(*typed).stdout
+    again = here(*typed, "model=lenet", "dataset.train_samples=7")
+    assert "model: has no effect, problem=none trains nothing" in again.stdout
+    assert "dataset.train_samples: has no effect" in again.stdout
+    assert "already finished, skipped" in again.stdout
+    assert content(the_run(tmp_path) / "summary.json")["settings"] == "problem.train_samples=100"
+
+
+def test_a_virtual_clock_has_no_warm_up(tmp_path: Path, here: Here) -> None:
+    """A worker that pauses in the first iterations of a short run shows in its means."""
+    pause = "failures.plan=[{worker: 1, pauses_at_s: 0.1, resumes_at_s: 20.1}]"
+    typed = (*TIMING, "nodes=2", "problem.train_samples=40")  # 2 epochs of 20 iterations
+    assert here(*typed, pause).status == 0
+    assert here(*typed, pause, "warmup_iterations=10", "rerun=true").status == 0
+    [short, *_] = tmp_path.glob("results/runs/allreduce/.earlier/*/summary.json")
+    told, without = content(short), content(the_run(tmp_path) / "summary.json")
+    assert told["iteration_time_s"] == pytest.approx(told["training_time_s"] / told["iterations"])
+    assert told["iteration_time_s"] == pytest.approx(without["iteration_time_s"] + 20 / 40, abs=0.01)
+    assert told["epoch_time_s"] == pytest.approx(told["training_time_s"] / 2)
+
+
 def test_an_allreduce_that_waits_for_the_dead_fails_the_run(tmp_path: Path, here: Here) -> None:
     plan = "failures.plan=[{worker: 3, dies_at_s: 10}]"
     typed = (*TIMING, "nodes=4", "problem.train_samples=4000", plan, "failures.timeout_s=30")

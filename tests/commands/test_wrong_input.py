@@ -183,6 +183,30 @@ def test_incomplete_and_corrupt_data(
     assert str(root / "data_batch_1.bin") in message
 
 
+OWN_FILES = {
+    "inter: {latency_s: 1\nintra: ]\n": ["mine.yaml:2", "cannot be read as YAML", "expected ',' or '}'"],
+    "a: 1\na: 2\n": ["mine.yaml:2", "duplicate key a"],
+    "\tx: 1\n": ["mine.yaml:1", "cannot be read as YAML"],
+    "x: !!python/object:os.system {}\n": ["mine.yaml:1", "python/object"],
+    "- 1\n- 2\n": ["cluster", "holds [1, 2]", "a key and its value"],
+    "x: ${nowhere.key}\n": ["cluster.x", "nowhere.key", "name a key that there is"],
+    "x: ${oops\n": ["${oops", "must end with }"],
+    "defaults: [nowhere]\n": ["cluster/mine", "cluster/nowhere"],
+    "x: caf\xe9\n": ["--config-dir", "not UTF-8"],
+    "": ["cluster=mine", "cluster=10gbe"],
+}
+
+
+@pytest.mark.parametrize("text", OWN_FILES)
+def test_a_broken_file_of_ones_own(text: str, refused: Refused, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "cluster").mkdir()
+    (folder / "cluster" / "mine.yaml").write_bytes(text.encode("latin-1"))
+    message = refused(f"launcher=simulated cluster=mine --config-dir {folder}")
+    for fragment in OWN_FILES[text]:
+        assert fragment in message
+
+
 @pytest.mark.parametrize(
     ("typed", "fragment"),
     [("algorithm=sgpp", "did you mean sgp?"), ("nodes=2 batch_size=800", "batch_size=718 or less")],

@@ -9,8 +9,8 @@ import pytest
 from harness import configure
 
 from runner import identity as identities
-from runner.config import Config, freeze, load
-from runner.identity import VIRTUAL_GROUPS, flat, identity, ledger, variant
+from runner.config import Config, freeze, load, timing_only
+from runner.identity import VIRTUAL_GROUPS, content, flat, identity, ledger, settings, variant
 
 SGP = ("algorithm=sgp", "nodes=2")
 NO_MATTER = {
@@ -18,6 +18,7 @@ NO_MATTER = {
     *("dataset.root", "dataset.download", "dataset.loader_processes"),
     *("launcher.timeout_s", "launcher.rendezvous", "launcher.node_rank", "launcher.threads"),
     "cluster.compute.trace",  # its content counts
+    *("typed", "servers", "asynchronous", "evaluated_model"),  # what was typed, and what follows
     *("choices.launcher", "choices.experiment"),
 }
 
@@ -56,6 +57,7 @@ def another(value: Any) -> Any:
         ("algorithm=sgp", "topology=two_then_one_peer", "sampling=label_skew"),
         ("dataset=synthetic", "dataset.train_samples=64", "dataset.test_samples=4", "model=resnet20"),
         ("launcher=simulated", "cost=resnet50_v100", "cluster.compute.slow={3: 2.0}"),
+        ("launcher=simulated", "cost=resnet50_v100", "problem=none"),
     ],
     ids=" ".join,
 )
@@ -69,6 +71,8 @@ def test_every_key_but_these_makes_another_run(overrides):
             assert changed_identity == identity(config), f"{key} must not matter on real processes"
         elif key in NO_MATTER or key.startswith("choices.hydra"):
             assert changed_identity == identity(config), f"{key} must not matter"
+        elif timing_only(config) and group in ("dataset", "model"):
+            assert changed_identity == identity(config), f"{key} must not matter where nothing is trained"
         else:
             assert changed_identity not in seen, f"{key} makes the same run as {seen.get(changed_identity)}"
             seen[changed_identity] = key
@@ -118,6 +122,27 @@ def test_left_to_its_default_or_spelt_out_is_one_run(more):
 def test_typed_another_setting_is_another_run(base, more, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)  # threads_per_worker=2 needs two cores
     assert identity(configure(*SGP, *more)) != identity(base)
+
+
+TIMING = ("launcher=simulated", "problem=none", "cost=resnet50_v100", "device=cpu")
+
+
+@pytest.mark.parametrize("more", [("dataset=synthetic", "model=lenet"), ("model.hidden=[3]", "dataset.augment=true")])
+def test_without_training_the_data_and_the_network_make_no_other_run(more):
+    plain, other = configure(*TIMING), configure(*TIMING, *more)
+    assert identity(other) == identity(plain)
+    assert settings(other) == settings(plain)
+    trained = [override for override in TIMING if override != "problem=none"]
+    assert identity(configure(*trained, "model.hidden=[3]")) != identity(configure(*trained))
+
+
+def test_a_run_for_the_time_only_is_what_it_was_when_data_and_network_still_counted():
+    """What is hashed are the defaults of that time; a default changed later must not reach it."""
+    config = configure(*TIMING)
+    for group, option in (("dataset", "digits"), ("model", "mlp")):
+        assert content(config)[group] == {"": option}
+        assert ledger()[f"{group}/{option}"]["_target_"] == config[group]["_target_"]
+    assert content(configure(*TIMING, "model=lenet"))["model"] == {"": "mlp"}
 
 
 def test_the_same_number_spelt_differently_is_one_run():
@@ -185,3 +210,22 @@ def test_variant_names_what_differs_from_the_methods_defaults(base):
     both = changed(changed(base, "algorithm.merge", "exact"), "algorithm.overlap", 2)
     assert variant(both) == "overlap=2, merge=exact"
     assert variant(changed(base, "seed", 3)) == ""
+
+
+OWN_CLUSTER = """
+defaults: [10gbe]
+inter: {bandwidth: 1e8}
+"""
+
+
+def test_of_an_option_of_ones_own_settings_name_what_was_typed(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "mine.yaml").write_text(OWN_CLUSTER)
+    mine = ("launcher=simulated", "cluster=mine", "--config-dir", str(tmp_path))
+    assert settings(configure(*mine)) == ""
+    assert settings(configure(*mine, "seed=3", "cluster.inter.loss=0.1")) == "cluster.inter.loss=0.1"
+    slow = configure(*mine, "cluster.compute.slow={3: 2.0}")
+    assert settings(slow) == "cluster.compute.slow.3=2.0"
+    assert settings(configure("launcher=simulated", "cluster.inter.loss=0.1")) == "cluster.inter.loss=0.1"
+    del slow["typed"]  # frozen before it was noted
+    assert settings(slow) == ""

@@ -100,6 +100,26 @@ def test_terminal(small: Table) -> None:
     assert rows[1] == ["sgp", "(overlap=1)", "4", "2", *["97.50", "±", "0.71", "1.38", "±", "0.18", "15", "MB"]]
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140, 250])
+def test_a_list_on_a_narrow_terminal_leaves_columns_out_and_wraps_no_identity(tmp_path: Path, width: int) -> None:
+    long = "rank 3 was killed by SIGKILL, while all others waited for it to join a collective that never came"
+    write_run(tmp_path, identity="0123456789ab", group="a_long_name/of_an_experiment", algorithm="sgp", experiment="x")
+    write_run(tmp_path, identity="ba9876543210", status="failed", reason=long)
+    lines = re.sub(r"\x1b\[\d*m", "", terminal(tables.run_list(find_runs(tmp_path)), width=width)).splitlines()
+    end = lines.index("")
+    assert all(len(line) <= width for line in lines[:end])
+    for identity in ("0123456789ab", "ba9876543210"):
+        assert any(identity in line for line in lines[:end])
+    told = re.sub(r"\s+", " ", " ".join(lines[:end]))
+    assert "SIGKILL" in told
+    hidden = [line for line in lines[end:] if line.startswith("No room here for: ")]
+    assert len(hidden) == (width < 200)
+    if hidden:
+        assert "when" in hidden[0]
+    else:
+        assert "2026-02-03" in told
+
+
 def test_the_usual_table_fits_an_ordinary_terminal() -> None:
     runs = [finished(algorithm=name, seed=seed) for name in ("allreduce", "dpsgd", "sgp") for seed in (0, 1)]
     table = tables.comparison(frames.summaries(runs))

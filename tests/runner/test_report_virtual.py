@@ -134,6 +134,19 @@ def test_times_of_milliseconds_and_of_hours_are_readable() -> None:
     assert [row[-1] for row in table.texts()] == ["0.0123", "12.3", "12346"]
 
 
+def test_times_of_different_things_are_never_averaged() -> None:
+    own, other = VIRTUAL | {"time_as_for": None, "cost": "none"}, VIRTUAL | {"time_as_for": "VGG-16 on V100"}
+    frame = frames.summaries([finished(**keys, nodes=n) for keys in (VIRTUAL, own, other) for n in (4, 8)])
+    for by in (["method"], ["nodes"], ["method", "cluster"]):
+        table = tables.comparison(frame, by)
+        assert [column.key for column in table.columns][: len(by) + 1] == [*by, "time_as_for"]
+        assert not any("Caution" in note for note in table.notes if by == ["nodes"])
+    assert [column.key for column in tables.comparison(frame, ["time_as_for"]).columns][:2] == ["time_as_for", "runs"]
+    assert tables.pivot(frame, "nodes", "time_as_for").columns[0].key == "nodes"
+    assert [column.key for column in tables.pivot(frame, "method", "nodes").columns][:2] == ["method", "time_as_for"]
+    assert frames.timed_apart(frames.summaries([finished(**VIRTUAL), finished()]), ["method"]) == ["method", "clock"]
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     for nodes in (4, 8):
@@ -154,6 +167,62 @@ def test_every_figure_says_whose_time_it_is(results: Path) -> None:
         assert problems == []
     assert figure._suptitle.get_text() == "Time per iteration against nodes: ResNet-50 on V100"  # type: ignore[union-attr]
     assert figures.draw(find_runs(results), x="time", y=None, by=None)[0].axes[0].get_xlabel().endswith("virtual clock")
+
+
+def test_each_cost_has_a_time_axis_of_its_own(results: Path) -> None:
+    for nodes in (4, 8):
+        own = VIRTUAL | {"cost": "none", "time_as_for": None}
+        write_run(results, identity=f"own{nodes}", nodes=nodes, epochs=3, iteration_time_s=1e-3, **own)
+    figure, _, _ = figures.draw(find_runs(results), x=None, y=None, by=["method", "nodes"])
+    assert [axis.get_xlabel() for axis in figure.axes] == [
+        "epoch",
+        "training time (s), virtual clock,\nof what was trained",
+        "training time (s), virtual clock,\nas for ResNet-50 on V100",
+    ]
+    assert [len(axis.lines) for axis in figure.axes] == [6, 2, 4]
+    figure, _, _ = figures.draw(find_runs(results), x="nodes", y=None, by=["nodes", "method"])
+    trained, borrowed = figure.axes
+    assert trained.get_xlabel() == "nodes (virtual clock,\nof what was trained)"
+    assert borrowed.get_xlabel() == "nodes (virtual clock,\nas for ResNet-50 on V100)"
+    assert trained.get_ylim()[1] < 2  # ms, of its own
+    title = figure._suptitle.get_text()  # type: ignore[union-attr]
+    assert title == "Time per iteration against nodes: ResNet-50 on V100; digits, mlp"
+    assert len(figures.draw(find_runs(results), x="nodes", y="top1", by=None)[0].axes) == 1  # accuracy is no time
+
+
+def test_a_legend_says_what_a_name_is_the_name_of(results: Path) -> None:
+    for nodes in (4, 8):
+        own = VIRTUAL | {"cost": "none", "time_as_for": None, "topology": "ring"}
+        write_run(results, identity=f"own{nodes}", nodes=nodes, epochs=3, **own)
+    write_run(results, identity="wall", nodes=4, epochs=3)
+    figure, _, _ = figures.draw(find_runs(results), x="epoch", y=None, by=["method", "topology", "cost"])
+    assert {str(line.get_label()) for line in figure.axes[0].lines} == {
+        "sgp, topology one_peer_exponential, cost resnet50_v100, virtual clock",
+        "sgp (overlap=1), topology one_peer_exponential, cost resnet50_v100, virtual clock",
+        "sgp, topology ring, cost none, virtual clock",
+        "sgp, topology one_peer_exponential, wall clock",
+    }
+
+
+def test_there_is_room_above_the_highest_line(results: Path) -> None:
+    for x in ("nodes", "epoch"):
+        [axis] = figures.draw(find_runs(results), x=x, y=None, by=None)[0].axes
+        highest = max(float(max(line.get_ydata())) for line in axis.lines)  # type: ignore[arg-type]
+        assert axis.get_ylim()[1] > highest + 0.04 * (axis.get_ylim()[1] - axis.get_ylim()[0])
+
+
+@pytest.mark.parametrize(("problem", "found"), [("none", {"timing", "old_timing"}), ("supervised", {"new", "old"})])
+def test_runs_are_found_by_their_problem(tmp_path: Path, problem: str, found: set[str]) -> None:
+    for identity, keys in {  # the old ones are from before summaries named it
+        "new": {"problem": "supervised"},
+        "old": {},
+        "timing": {"problem": "none", **TIMING_ONLY},
+        "old_timing": TIMING_ONLY,
+    }.items():
+        folder = tmp_path / "runs" / "sgp" / identity
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text(json.dumps(make_summary(**keys)))
+    assert {run.identity for run in find_runs(tmp_path, where=[f"problem={problem}"])} == found
 
 
 def test_a_line_shows_through_one_that_lies_upon_it(results: Path) -> None:
@@ -202,6 +271,7 @@ def test_an_unfinished_run_says_where_it_runs(tmp_path: Path, kind: str) -> None
         "cluster": "10gbe",
         "cost": "x",
         "failures": "none",
+        "problem": "none",
     }
     config = {
         "choices": choices,
@@ -220,4 +290,5 @@ def test_an_unfinished_run_says_where_it_runs(tmp_path: Path, kind: str) -> None
     assert values["cluster"] == ("10gbe" if virtual else None)
     assert values.get("time_as_for") == ("ResNet-50" if virtual else None)
     assert values["dataset"] is None
+    assert values["problem"] == "none"
     assert values["workers"] == 32

@@ -20,6 +20,7 @@ from runner.identity import identity
 from runner.results import (
     RowWriter,
     check_writable,
+    deserted,
     lock,
     read_json,
     read_rows,
@@ -184,6 +185,41 @@ def test_two_never_hold_it_at_once(tmp_path):
     contenders = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[1] for process in contenders] == ["", "", ""]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_deserted_when_its_launcher_was_killed(tmp_path):
+    folder = tmp_path / "abc"
+    assert not deserted(folder)  # nobody was ever there
+    with holder(folder) as other:
+        assert said(other) == "True"
+        assert not deserted(folder)
+        other.kill()
+    assert deserted(folder)
+    with lock(folder) as mine:
+        assert mine
+        assert not deserted(folder)
+    assert not deserted(folder)  # its launcher has left in good order
+
+
+ASK = """
+import sys
+from pathlib import Path
+from runner.results import deserted
+print("asking", flush=True)
+while True:
+    deserted(Path(sys.argv[1]))
+"""
+
+
+def test_asking_whether_a_run_is_deserted_keeps_no_launcher_out(tmp_path):
+    folder = tmp_path / "abc"
+    with subprocess.Popen([sys.executable, "-c", ASK, str(folder)], stdout=subprocess.PIPE, text=True) as asker:
+        assert said(asker) == "asking"
+        for _ in range(300):
+            (tmp_path / ".abc.lock").touch()  # as a killed launcher leaves it
+            with lock(folder) as mine:
+                assert mine
+        asker.kill()
 
 
 def test_an_error_inside_releases_the_lock(tmp_path):
