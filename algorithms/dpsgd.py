@@ -11,24 +11,18 @@ The first lets the exchange run beside the gradient; in the second each waits fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 
+from algorithms.stepwise import State, Stepwise
 from algorithms.topology import Mixing
 from algorithms.worker import Handle, Payload, Vector, Worker
 
 
 @dataclass
-class State:
-    x: Vector
-    k: int = 0
-
-
-@dataclass
-class DPSGD:
+class DPSGD(Stepwise):
     """D-PSGD.
 
     Args:
@@ -39,21 +33,18 @@ class DPSGD:
 
     topology: ClassVar[Literal["doubly_stochastic"]] = "doubly_stochastic"
 
-    async def run(self, worker: Worker) -> AsyncGenerator[Vector, None]:
-        s = worker.restore(State(x=worker.initial()))
-        while await worker.has_work():
-            W = worker.graph.at(s.k)
-            if self.order == "adapt_with_combine":
-                neighbours = _exchange(worker, W, s.x)
-                g = await worker.gradient(s.x)
-                step = worker.descend(s.x, g) - s.x
-                s.x = _combine(worker, W, s.x, await neighbours) + step
-            else:
-                g = await worker.gradient(s.x)
-                x = worker.descend(s.x, g)
-                s.x = _combine(worker, W, x, await _exchange(worker, W, x))
-            s.k += 1
-            yield s.x
+    async def step(self, worker: Worker, s: State) -> None:
+        W = worker.graph.at(s.k)
+        if self.order == "adapt_with_combine":
+            neighbours = _exchange(worker, W, s.x)
+            g = await worker.gradient(s.x)
+            step = worker.descend(s.x, g) - s.x
+            s.x = _combine(worker, W, s.x, await neighbours) + step
+        else:
+            g = await worker.gradient(s.x)
+            x = worker.descend(s.x, g)
+            s.x = _combine(worker, W, x, await _exchange(worker, W, x))
+        s.k += 1
 
 
 def _exchange(worker: Worker, W: Mixing, x: Vector) -> Handle[dict[int, Payload]]:

@@ -16,10 +16,10 @@ only when its oldest outstanding exchange is tau iterations old.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from algorithms.stepwise import Stepwise
 from algorithms.worker import Handle, Payload, Vector, Worker
 
 
@@ -32,7 +32,7 @@ class State:
 
 
 @dataclass
-class SGP:
+class SGP(Stepwise):
     """SGP and overlap SGP.
 
     Args:
@@ -52,41 +52,48 @@ class SGP:
         if self.overlap < 0:
             raise ValueError(f"algorithm.overlap={self.overlap}: the iterations a message may stay in flight are >= 0")
 
-    async def run(self, worker: Worker) -> AsyncGenerator[Vector, None]:
-        s = worker.restore(State(x=worker.initial()))
-        while await worker.has_work():
-            g = await worker.gradient(self.debiased(s))
-            s.x = worker.descend(s.x, g)
+    def begin(self, worker: Worker, x: Vector) -> State:
+        return State(x)
 
-            P, i = worker.graph.at(s.k), worker.rank
-            # One product per distinct weight: on a regular graph what is sent and what is kept are the same vector.
-            share = {p: (p * s.x, p * s.w) for p in {P.own[i], *P.outgoing[i].values()}}
-            like = share[P.own[i]]
-            outgoing: dict[int, Payload] = {j: share[p] for j, p in P.outgoing[i].items()}
-            s.in_flight.append((s.k, worker.exchange(outgoing, P.incoming[i], like)))
-            s.x, s.w = share[P.own[i]]
+    async def step(self, worker: Worker, s: State) -> None:
+        g = await worker.gradient(self.iterate(s))
+        s.x = worker.descend(s.x, g)
 
-            # Decide first, then take: `arrived` may change between two looks.
-            due = [(k, m) for k, m in s.in_flight if self.is_due(s.k - k, m)]
-            for entry in due:
-                s.in_flight.remove(entry)
-                self.add(s, await entry[1])
-            s.k += 1
-            yield self.debiased(s)
+        P, i = worker.graph.at(s.k), worker.rank
+        # One product per distinct weight: on a regular graph what is sent and what is kept are the same vector.
+        share = {p: (p * s.x, p * s.w) for p in {P.own[i], *P.outgoing[i].values()}}
+        like = share[P.own[i]]
+        outgoing: dict[int, Payload] = {j: share[p] for j, p in P.outgoing[i].items()}
+        s.in_flight.append((s.k, worker.exchange(outgoing, P.incoming[i], like)))
+        s.x, s.w = share[P.own[i]]
 
-        if s.in_flight:  # the mass still under way belongs to the result
-            for _, message in s.in_flight:
-                self.add(s, await message)
-            s.in_flight = []
-            yield self.debiased(s)
+        # Decide first, then take: `arrived` may change between two looks.
+        due = [(k, m) for k, m in s.in_flight if self.is_due(s.k - k, m)]
+        for entry in due:
+            s.in_flight.remove(entry)
+            await self.add(worker, s, *entry)
+        s.k += 1
 
     def is_due(self, age: int, message: Handle[dict[int, Payload]]) -> bool:
         return age >= self.overlap or (self.merge == "arrived" and message.arrived)
 
-    def add(self, s: State, received: dict[int, Payload]) -> None:
+    async def add(self, worker: Worker, s: State, k: int, message: Handle[dict[int, Payload]]) -> None:
+        received = await message
+        worker.merged(s.k - k)
         for x, w in received.values():
             s.x = s.x + x
             s.w += w
 
-    def debiased(self, s: State) -> Vector:
+    async def settle(self, worker: Worker, s: State) -> bool:
+        """The mass still under way belongs to the result."""
+        in_flight, s.in_flight = s.in_flight, []
+        for entry in in_flight:
+            await self.add(worker, s, *entry)
+        return bool(in_flight)
+
+    def iterate(self, s: State) -> Vector:
+        """The de-biased z."""
         return s.x if self.biased or s.w == 1.0 else s.x / s.w
+
+    def move(self, s: State, x: Vector) -> None:
+        s.x, s.w = x, 1.0

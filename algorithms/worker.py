@@ -19,9 +19,10 @@ has sent, differentiated or yielded: the runtime may still be reading it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Generator, Mapping
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -48,9 +49,13 @@ class Handle(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class Group:
-    """Workers that reduce together, by rank."""
+    """Workers that reduce together, their ranks ascending."""
 
     ranks: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if list(self.ranks) != sorted(set(self.ranks)):
+            raise ValueError(f"the ranks of a group ascend, and each stands there once: {self.ranks}")
 
     def __hash__(self) -> int:
         return hash((len(self.ranks), self.ranks[:2]))  # in constant time: a step looks groups up by the thousand
@@ -59,16 +64,46 @@ class Group:
 class Worker(Protocol):
     """One worker: a node or a GPU, as the configuration says. Ranks and sizes count workers, not processes."""
 
-    rank: int
-    size: int
-    everyone: Group
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+
+    @property
+    def everyone(self) -> Group:
+        """All workers."""
+
+    @property
+    def node(self) -> Group:
+        """The workers on this one's node, itself among them."""
+
+    @property
+    def servers(self) -> tuple[int, ...]:
+        """Ranks of the parameter server's shards, after those of the workers; empty for a method without `serve`."""
 
     @property
     def graph(self) -> Graph:
         """The topology: `graph.at(k)` is the mixing matrix of step k."""
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step, where the schedule has got to."""
+
+    @property
+    def epoch(self) -> float:
+        """Epochs of training done."""
+
+    @property
+    def last_loss(self) -> float:
+        """The loss of this worker's last mini-batch."""
+
+    def random(self, purpose: str, *keys: int) -> random.Random:
+        """Random numbers by name: the same on all workers that give the same keys."""
+
     def initial(self) -> Vector:
-        """The common starting point x0, the same on every worker."""
+        """The common starting point x0, the same on every worker; on a server its own part of it."""
 
     def restore(self, state: S) -> S:
         """Declare `state` as all that a checkpoint of this algorithm holds; returns it, or the saved one.
@@ -89,6 +124,12 @@ class Worker(Protocol):
     def descend(self, x: Vector, g: Vector) -> Vector:
         """X after one step of the local optimiser (momentum, weight decay and schedule are its business)."""
 
+    def forget(self) -> None:
+        """Reset what the local optimiser remembers (momentum and the like); its schedule goes on."""
+
+    def merged(self, age: int) -> None:
+        """Tell the staleness of what has just been merged: by how many steps, or updates, it lagged behind."""
+
     def exchange(
         self, outgoing: Mapping[int, Payload], incoming: Collection[int], like: Payload | None = None
     ) -> Handle[dict[int, Payload]]:
@@ -102,13 +143,49 @@ class Worker(Protocol):
     def all_reduce(self, x: Vector, group: Group) -> Handle[Vector]:
         """The mean of x over the group."""
 
+    # -- asynchronous messages -------------------------------------------------------------------------------------
+
+    def send(self, to: int, channel: str, payload: Payload) -> None:
+        """Send a message, without waiting. Those of one sender arrive on a channel in the order in which they left.
+
+        A channel is for one kind of message, of one layout, read either by `receive` or by `messages`.
+        """
+
+    def receive(self, source: int, channel: str, like: Payload) -> Handle[Payload | None]:
+        """The next message of one sender on a channel, laid out as `like`; None where it died, or it was lost."""
+
+    def messages(self, channel: str, like: Payload) -> AsyncIterator[tuple[int, Payload]]:
+        """(sender, payload) of every message on a channel, as they arrive, until all workers have left."""
+
+    def beside(self, task: Coroutine[Any, Any, None]) -> None:
+        """Let a second task of this worker run beside it: a loop over `messages`, all its memory in the state.
+
+        It ends when all workers have left, and is never interrupted between two `await`s.
+        """
+
+    def leave(self) -> Handle[None]:
+        """Send nothing more unasked; wait until all workers have got there, and what they sent has been taken in."""
+
+    def shards(self, x: Vector) -> dict[int, Vector]:
+        """By server, the part of x that it keeps."""
+
+    def joined(self, parts: Mapping[int, Vector]) -> Vector:
+        """The vector of which each server has given its part: the inverse of `shards`."""
+
 
 class Algorithm(Protocol):
     """A method: see the module's docstring.
 
-    `topology` says what it needs: "none" (it uses no graph), "column_stochastic" or "doubly_stochastic" mixing.
+    `topology` says what it needs: "none" (it uses no graph), "column_stochastic" "doubly_stochastic" mixing, or
+    "bipartite": at each step, every worker of even rank paired with one of odd rank.
+    A `synchronous` one takes equally many steps on every worker. One with a parameter server has a second generator,
+    `serve(worker)`, which runs on each of the servers and yields its part of the centre.
     """
 
-    topology: ClassVar[Literal["none", "column_stochastic", "doubly_stochastic"]]
+    @property
+    def topology(self) -> Literal["none", "column_stochastic", "doubly_stochastic", "bipartite"]: ...
+
+    @property
+    def synchronous(self) -> bool: ...
 
     def run(self, worker: Worker) -> AsyncGenerator[Vector, None]: ...

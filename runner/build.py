@@ -63,6 +63,9 @@ def build(node: Mapping[str, Any], key: str, *args: Any, **given: Any) -> Any:
     target = locate(node.get("_target_"), key)
     options = {name: value for name, value in node.items() if name != "_target_"}
     _check_options(target, options, key, len(args), given)
+    for name, value in options.items():
+        if isinstance(value, dict) and "_target_" in value:
+            options[name] = build(value, f"{key}.{name}")
     try:
         return target(*args, **options, **given)
     except ConfigError:

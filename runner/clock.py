@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 
 @dataclass
 class Split:
-    """Seconds spent waiting, by what for, and bytes of payload sent. All other time of training is computing."""
+    """Seconds spent waiting, by what for, bytes of payload sent, and how often what was merged was how stale.
+
+    All other time of training is computing.
+    """
 
     wait_s: float = 0.0
     data_s: float = 0.0
     bytes_sent: int = 0
+    staleness: Counter[int] = field(default_factory=Counter)
 
 
 class TrainingClock:

@@ -6,6 +6,7 @@ Nothing here imports torch before `resolve` has passed its cheap checks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from runner.build import ConfigError
 
 Config = dict[str, Any]
-"""A resolved configuration: plain containers, the tree of conf/ plus `choices` (group -> chosen option)."""
+"""A resolved configuration: plain containers, the tree of conf/ plus `choices` (group -> chosen option) and `typed`."""
 
 
 @dataclass
@@ -23,6 +24,13 @@ class EvaluationSchema:
     every: int = 1
     batch_size: int = 500
     batch_norm: str = "own"
+    model: str = "auto"
+
+
+@dataclass
+class ServerSchema:
+    placement: str = "beside_0"
+    shards: int = 1
 
 
 @dataclass
@@ -50,10 +58,11 @@ class Schema:
     backend: str = "auto"
     threads_per_worker: int = 1
     evaluation: EvaluationSchema = field(default_factory=EvaluationSchema)
+    server: ServerSchema = field(default_factory=ServerSchema)
     results_dir: str = "results"
     rerun: bool = False
     record_every: int | None = None
-    warmup_iterations: int = 10
+    warmup_iterations: int | None = None
     tensorboard: bool = False
 
 
@@ -61,12 +70,16 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "backend": ("auto", "gloo", "nccl"),
     "evaluation.batch_norm": ("own", "average", "recalibrate"),
+    "evaluation.model": ("auto", "mean", "centre"),
+    "server.placement": ("beside_0", "own"),
     "problem.dtype": ("float32", "float64"),
     "problem.autocast": (None, "bfloat16"),
     "problem.channels_last": (False, True),
     "problem.compile": (False, True),
     "problem.batched": (False, True),
     "algorithm.worker": ("node", "gpu"),
+    "algorithm.budget": ("shared", "equal"),
+    "algorithm.lr_per": ("global_batch", "worker_batch"),
 }
 AT_LEAST = {
     "nodes": 1,
@@ -77,6 +90,7 @@ AT_LEAST = {
     "threads_per_worker": 1,
     "evaluation.every": 1,
     "evaluation.batch_size": 1,
+    "server.shards": 1,
     "record_every": 1,
     "warmup_iterations": 0,
     "launcher.timeout_s": 1,
@@ -109,7 +123,7 @@ def has(config: Config, key: str) -> bool:
     return isinstance(node, dict) and name in node
 
 
-def from_composed(composed: DictConfig, choices: dict[str, str | None]) -> Config:
+def from_composed(composed: DictConfig, choices: dict[str, str | None], overrides: Sequence[str] = ()) -> Config:
     """Plain containers from what Hydra composed, checked for values that no machine would accept.
 
     Raises:
@@ -117,6 +131,7 @@ def from_composed(composed: DictConfig, choices: dict[str, str | None]) -> Confi
     """
     config: Config = {str(k): v for k, v in OmegaConf.to_container(composed, resolve=True).items()}  # type: ignore[union-attr]
     config["choices"] = {group: option for group, option in choices.items() if not group.startswith("hydra/")}
+    config["typed"] = [override.lstrip("+").partition("=")[0] for override in overrides]  # the keys alone
     for key, least in AT_LEAST.items():
         value = select(config, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
@@ -177,13 +192,25 @@ def ranks(config: Config) -> int:
     return int(config["nodes"] * config["gpus_per_node"])
 
 
+def servers(config: Config) -> int:
+    """How many shards of a parameter server a resolved configuration has beside its workers."""
+    return int(config["servers"])
+
+
+def shares_work(config: Config) -> bool:
+    """Whether the workers take mini-batches from one another, instead of having equal shares of them."""
+    return bool(config["algorithm"].get("budget") == "shared")
+
+
 def global_batch_size(config: Config) -> int:
     """Samples per iteration over all processes."""
     return int(ranks(config) * config["batch_size"])
 
 
 def scaled_lr(config: Config) -> float:
-    """The learning rate: as given, or by the linear-scaling rule reference_lr x global batch / 256 (Goyal et al. 2017).
+    """The learning rate: as given, or by the linear-scaling rule reference_lr x batch / 256 (Goyal et al. 2017).
+
+    The batch is the global one, or that of a worker where the algorithm says so: it takes a step with each of those.
 
     Raises:
         ConfigError: neither lr nor reference_lr is set.
@@ -193,7 +220,10 @@ def scaled_lr(config: Config) -> float:
         return float(optimizer["lr"])
     if optimizer.get("reference_lr") is None:
         raise ConfigError("optimizer.lr=null: set it, or set optimizer.reference_lr (the rate per 256 samples)")
-    return float(optimizer["reference_lr"]) * global_batch_size(config) / 256
+    batch = global_batch_size(config)
+    if config["algorithm"].get("lr_per") == "worker_batch":
+        batch //= workers(config)
+    return float(optimizer["reference_lr"]) * batch / 256
 
 
 def load(folder: Path) -> Config:

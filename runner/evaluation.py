@@ -6,7 +6,7 @@ All processes take part, while the training clock stands still. Each worker scor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -37,17 +37,23 @@ class Evaluator:
         self.mesh, self.problem, self.dataset, self.batches = mesh, problem, dataset, batches
         self.batch_norm, self.batch_size = settings["batch_norm"], settings["batch_size"]
 
-    def evaluate(self, x: Tensor) -> Row:
-        """Collective. Fractions, mean losses and distances; the same row on every process."""
+    def evaluate(self, x: Tensor, centre: Tensor | None = None) -> Row:
+        """Collective over the training processes. Fractions, mean losses and distances; the same row on all of them."""
         mean = self.mean_over_workers(x)
         distance = float(torch.linalg.vector_norm(x.double() - mean))
         own = self.problem.evaluate(x, self._part(self.mesh.lane, self.mesh.per_worker))
         kept = {name: buffer.clone() for name, buffer in self.problem.buffers().items()}
         self._set_mean_buffers(mean.to(x.dtype))
         together = self.problem.evaluate(mean.to(x.dtype), self._part(self.mesh.rank, self.mesh.ranks))
+        if centre is not None:
+            centred = self.problem.evaluate(centre, self._part(self.mesh.rank, self.mesh.ranks))
         for name, buffer in self.problem.buffers().items():
             buffer.copy_(kept[name])
-        return fold(gather(scores(distance, own, together)), self.mesh.per_worker)
+        row = fold(gather(scores(distance, own, together), self.mesh.training), self.mesh.per_worker)
+        if centre is not None:
+            correct, samples = gather([centred.correct, centred.samples], self.mesh.training).sum(0).tolist()
+            row["top1_centre"] = correct / samples
+        return row
 
     def _part(self, part: int, parts: int) -> Iterator[Batch]:
         return self.dataset.test_batches(self.batch_size, part, parts)
@@ -63,7 +69,7 @@ class Evaluator:
         """The x of one process, on every process."""
         turn = x.clone() if rank == self.mesh.rank else torch.empty_like(x)
         turn = turn.to(self.mesh.home(x.device))
-        dist.broadcast(turn, src=rank)
+        dist.broadcast(turn, src=rank, group=self.mesh.training)
         return turn.to(x.device)
 
     def _set_mean_buffers(self, mean: Tensor) -> None:
@@ -122,9 +128,16 @@ def fold(table: Tensor, per_worker: int) -> Row:
     }
 
 
-def gather(row: list[float]) -> Tensor:
-    """One row of numbers from every process: float64 (ranks, len(row)), in rank order, on the CPU."""
+def gather(row: list[float], group: dist.ProcessGroup | None = None) -> Tensor:
+    """One row of numbers from every process of a group: float64 (ranks, len(row)), in rank order, on the CPU."""
     mine = torch.tensor(row, dtype=torch.float64)
-    rows = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(rows, mine)
+    rows = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(rows, mine, group=group)
     return torch.stack(rows)
+
+
+def everyones(staleness: Mapping[int, int]) -> dict[int, int]:
+    """Collective: how often each age was merged, over all processes."""
+    longest = int(gather([max(staleness, default=0)]).max())
+    counts = gather([staleness.get(age, 0) for age in range(longest + 1)]).sum(0)
+    return {age: int(count) for age, count in enumerate(counts.tolist()) if count}

@@ -69,4 +69,19 @@ def make_graph(config: Config, algorithm: Algorithm, size: int, iterations_per_e
             f"topology={name}: {method} needs a doubly stochastic mixing matrix, and with {size} workers this one is "
             "only column-stochastic; use topology=ring, complete or bipartite_exponential"
         )
+    if algorithm.topology == "bipartite" and not _pairs_even_with_odd(graph):
+        raise ConfigError(
+            f"topology={name}: {method} needs pairs of an even and an odd rank at each step, and so an even number of "
+            f"workers; with {size} workers use topology=bipartite_exponential" + (", with one more" if size % 2 else "")
+        )
     return graph
+
+
+def _pairs_even_with_odd(graph: Topology | Phases) -> bool:
+    topologies = [topology for _, topology in graph.phases] if isinstance(graph, Phases) else [graph]
+    return all(
+        len(peers) == 1 and all((i - j) % 2 == 1 and i in slot.outgoing[j] for j in peers)
+        for topology in topologies
+        for slot in topology.slots
+        for i, peers in enumerate(slot.outgoing)
+    )

@@ -13,13 +13,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.config import Config, simulated
+from runner.config import Config, simulated, timing_only
 
 GROUPS = ("algorithm", "topology", "dataset", "sampling", "model", "problem", "optimizer", "schedule")
 VIRTUAL_GROUPS = ("cluster", "cost", "failures")
 """Part of a run's identity when it is simulated."""
+WITHOUT_TRAINING = {"dataset": "digits", "model": "mlp"}
+"""With problem=none these groups have no effect; whatever was chosen, the identity holds this."""
 OUTSIDE = {
-    "choices", "launcher", "results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard",
+    "choices", "typed", "servers", "asynchronous", "evaluated_model",
+    "launcher", "results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard",
     "cluster.compute.trace",  # its content counts: trace_sha256
     "dataset.root", "dataset.download", "dataset.loader_processes",
 }  # fmt: skip
@@ -43,6 +46,9 @@ def scoped(config: Config) -> dict[str, dict[str, Any]]:
     top = {key: value for key, value in config.items() if key not in every and key not in OUTSIDE}
     sections = {"": dict(flat(top))}
     for group in every if simulated(config) else GROUPS:
+        if timing_only(config) and group in WITHOUT_TRAINING:
+            sections[f"{group}/{WITHOUT_TRAINING[group]}"] = {}
+            continue
         section = f"{group}/{config['choices'].get(group)}"
         sections[section] = {k: v for k, v in flat(config[group]) if f"{group}.{k}" not in OUTSIDE}
     return sections
@@ -93,16 +99,27 @@ def variant(config: Config) -> str:
 
 
 def settings(config: Config) -> str:
-    """All other settings that differ from their defaults, for telling runs apart: "model.hidden=[16], ..."."""
+    """All other settings that differ from their defaults, for telling runs apart: "model.hidden=[16], ...".
+
+    The defaults of an option from outside are not known: of its settings those are named that were typed.
+    """
     told = {"nodes", "gpus_per_node", "epochs", "batch_size", "seed", "device", "backend", "optimizer.lr"}
     parts = []
     for section, values in scoped(config).items():
         group = section.split("/")[0]
         if group != "algorithm":
-            changed = off_default(values, ledger().get(section, {}))
+            if section in ledger():
+                changed = off_default(values, ledger()[section])
+            else:
+                changed = {k: v for k, v in values.items() if _typed(f"{group}.{k}", config)}
             named = {f"{group}.{k}" if group else k: v for k, v in changed.items()}
             parts += [f"{key}={as_typed(value)}" for key, value in named.items() if key not in told]
     return ", ".join(parts)
+
+
+def _typed(key: str, config: Config) -> bool:
+    """Whether a dotted key, or a node above it, was set on the command line."""
+    return any(key == typed or key.startswith(f"{typed}.") for typed in config.get("typed", []) if "." in typed)
 
 
 def as_typed(value: Any) -> str:

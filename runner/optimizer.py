@@ -20,12 +20,15 @@ class LocalOptimizer:
         optimizer: the `optimizer` node, its `lr` resolved.
         schedule: the `schedule` node.
         like: a vector of the iterate's shape, dtype and device.
+        paced: the schedule moves by `go_to`, as training as a whole gets on, and not with the steps taken here.
 
     Raises:
         ConfigError: the optimiser or the schedule refuses its settings.
     """
 
-    def __init__(self, optimizer: dict[str, Any], schedule: dict[str, Any], like: Tensor, span: Span) -> None:
+    def __init__(
+        self, optimizer: dict[str, Any], schedule: dict[str, Any], like: Tensor, span: Span, *, paced: bool = False
+    ) -> None:
         self.parameter = torch.nn.Parameter(torch.empty_like(like))
         settings = {key: value for key, value in optimizer.items() if key != "reference_lr"}
         # A fused step reads and writes each vector once; the loop over tensors that is torch's default on CPUs does
@@ -37,7 +40,8 @@ class LocalOptimizer:
         # Without what torch wraps around it (profiler and compiler hooks), which takes longer than a small step itself.
         self._bare_step = inspect.unwrap(type(self.optimizer).step)
         self.scheduler = scheduler(schedule, self.optimizer, span)
-        self.steps = 0
+        self.paced, self.stepped = paced, False
+        self.steps = 0  # of the schedule
 
     @property
     def lr(self) -> float:
@@ -48,21 +52,33 @@ class LocalOptimizer:
         """X after one step along g; neither is changed."""
         self.parameter.data = x.clone()  # the step is in place, and x may have been sent
         self.parameter.grad = g
-        if self.steps == 0:
+        if not self.stepped:
             self.optimizer.step()  # torch's schedulers look for this call, once
+            self.stepped = True
         else:
             with torch.no_grad():
                 self._bare_step(self.optimizer)
-        self.scheduler.step()
-        self.steps += 1
+        if not self.paced:
+            self.scheduler.step()
+            self.steps += 1
         self.parameter.grad = None
         return self.parameter.data
 
-    def begin_again(self, steps: int) -> None:
-        """Forget momentum and the like; the schedule goes on at a later step."""
+    def forget(self) -> None:
+        """Forget momentum and the like."""
         self.optimizer.state.clear()
+
+    def go_to(self, step: int) -> None:
+        """Let the schedule go on to a later step."""
+        if self.steps >= step:
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's schedulers miss the steps, which others took
-            while self.steps < steps:
+            while self.steps < step:
                 self.scheduler.step()
                 self.steps += 1
+
+    def begin_again(self, step: int) -> None:
+        """Forget momentum and the like; the schedule goes on at a later step."""
+        self.forget()
+        self.go_to(step)

@@ -22,11 +22,12 @@ from runner.results import check_writable
 from runner.schedules import Span
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from algorithms.worker import Algorithm
     from runner.data.dataset import Dataset
     from runner.data.sampling import Sampler
+    from runner.optimizer import LocalOptimizer
 
 
 def resolve(config: Config) -> Config:
@@ -37,12 +38,15 @@ def resolve(config: Config) -> Config:
     """
     if config["gpus_per_node"] is None:
         config["gpus_per_node"] = config["cluster"].get("gpus_per_node", 1) if configs.simulated(config) else 1
+    _resolve_method(config)
     _resolve_launcher(config)
     _resolve_virtual(config)
     _resolve_device(config)
     _resolve_threads(config)
     if config["record_every"] is None and not configs.simulated(config):
         config["record_every"] = 1
+    if config["warmup_iterations"] is None:  # caches and buffers warm up, a model of them does not
+        config["warmup_iterations"] = 0 if configs.simulated(config) else 10
     if configs.timing_only(config):
         _resolve_batch(config, config["problem"]["train_samples"])
         make_graph(config, make_algorithm(config), configs.workers(config), make.iterations_per_epoch(config))
@@ -56,6 +60,35 @@ def resolve(config: Config) -> Config:
     return config
 
 
+def _resolve_method(config: Config) -> None:
+    """What kind of method this is, and what follows from that."""
+    algorithm, name = make_algorithm(config), config["choices"]["algorithm"]
+    config["asynchronous"] = not getattr(algorithm, "synchronous", True)
+    serves = hasattr(algorithm, "serve")
+    config["servers"] = config["server"]["shards"] if serves else 0
+    if not serves and config["server"]["shards"] > 1:
+        raise ConfigError(f"server.shards={config['server']['shards']}: {name} has no parameter server; leave it out")
+    if not serves and config["evaluation"]["model"] == "centre":
+        raise ConfigError(f"evaluation.model=centre: {name} has no parameter server; use mean or auto")
+    asked = config["evaluation"]["model"]
+    config["evaluated_model"] = asked if asked != "auto" else "centre" if serves else "mean"
+    if not config["asynchronous"] and configs.shares_work(config):
+        raise ConfigError(
+            f"algorithm.budget=shared: {name} is synchronous, its workers take equally many steps; leave it out"
+        )
+    if config["asynchronous"] and config["backend"] == "nccl":
+        raise ConfigError(
+            f"backend=nccl: {name} is asynchronous, and NCCL can neither receive from any sender nor serve two threads "
+            "of a process; leave it out, and messages are staged through the host with gloo"
+        )
+    check = getattr(algorithm, "check", None)
+    if check is not None:
+        try:
+            check(configs.workers(config))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
 def _resolve_batch(config: Config, train_size: int) -> None:
     config["batch_size"] = config["batch_size"] or max(1, min(32, train_size // (8 * configs.ranks(config))))
     config["optimizer"]["lr"] = configs.scaled_lr(config)
@@ -67,7 +100,8 @@ def _resolve_virtual(config: Config) -> None:
     if configs.simulated(config):
         if "inter" not in config["cluster"]:
             raise ConfigError(
-                f"cluster={chosen['cluster']}: launcher=simulated needs a virtual cluster, e.g. cluster=10gbe"
+                f"cluster={chosen['cluster']}: launcher=simulated needs a virtual cluster, e.g. cluster=10gbe; "
+                "a file of your own begins with `defaults: [10gbe]`"
             )
         if configs.timing_only(config) and config["evaluation"]["every"] != 1:
             raise ConfigError("evaluation.every: problem=none has nothing to evaluate; leave it out")
@@ -122,7 +156,15 @@ def _resolve_launcher(config: Config) -> None:
 
 def local_ranks(config: Config) -> int:
     """Processes that this machine starts."""
-    return int(config["gpus_per_node"]) if config["launcher"].get("rendezvous") else configs.ranks(config)
+    servers = configs.servers(config)
+    if not config["launcher"].get("rendezvous"):
+        return configs.ranks(config) + servers
+    if servers:
+        raise ConfigError(
+            f"launcher.rendezvous={config['launcher']['rendezvous']}: {config['choices']['algorithm']} has a parameter "
+            "server, which launcher=local can start on one machine only; leave it out, or use launcher=simulated"
+        )
+    return int(config["gpus_per_node"])
 
 
 def _resolve_device(config: Config) -> None:
@@ -140,7 +182,7 @@ def _resolve_device(config: Config) -> None:
         config["backend"] = None
         return
     if config["backend"] == "auto":
-        config["backend"] = "nccl" if config["device"] == "cuda" else "gloo"
+        config["backend"] = "nccl" if config["device"] == "cuda" and not config["asynchronous"] else "gloo"
     if config["backend"] == "nccl" and (config["device"] != "cuda" or gpus < processes):
         raise ConfigError(
             f"backend=nccl: needs device=cuda and one GPU per process ({processes}), this machine has {gpus}; "
@@ -185,7 +227,7 @@ def make_sampler(config: Config, dataset: Dataset) -> Sampler:
 
 
 def make_algorithm(config: Config) -> Algorithm:
-    node = {key: value for key, value in config["algorithm"].items() if key != "worker"}
+    node = {key: value for key, value in config["algorithm"].items() if key not in ("worker", "budget", "lr_per")}
     algorithm = build(node, "algorithm")
     if not hasattr(algorithm, "run") or not hasattr(algorithm, "topology"):
         raise ConfigError(
@@ -193,6 +235,15 @@ def make_algorithm(config: Config) -> Algorithm:
             "`run(worker)`, see algorithms/worker.py"
         )
     return cast("Algorithm", algorithm)
+
+
+def make_optimizer(config: Config, iterations_per_epoch: int, x0: Tensor, *, serves: bool) -> LocalOptimizer:
+    """The local optimiser of a worker, or of a server."""
+    from runner.optimizer import LocalOptimizer
+
+    paced = serves or configs.shares_work(config)
+    span = make_span(config, iterations_per_epoch)
+    return LocalOptimizer(config["optimizer"], config["schedule"], x0, span, paced=paced)
 
 
 def make_span(config: Config, iterations_per_epoch: int) -> Span:

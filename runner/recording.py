@@ -39,7 +39,7 @@ class Recorded(Protocol):
         """() of the last mini-batch; None where there are no numbers."""
 
     @property
-    def lr(self) -> float | None:
+    def lr(self) -> float:
         """Of the next step."""
 
 
@@ -123,7 +123,7 @@ class Recorder:
             "worker": self.worker.rank,
             **self._place(draw),
             "loss": None if loss is None else finite(float(loss)),
-            "lr": self.worker.lr,
+            "lr": None if loss is None else self.worker.lr,
         }
         totals = self._counters()
         for counter in COUNTERS:

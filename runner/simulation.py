@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,11 +22,12 @@ from runner.evaluation import RECALIBRATION_BATCHES, fold, mean_in_order, scores
 from runner.graphs import make_graph
 from runner.launchers import RunFailedError
 from runner.optimizer import LocalOptimizer
-from runner.prepare import make_algorithm, make_model, make_sampler, make_span
+from runner.prepare import make_algorithm, make_model, make_optimizer, make_sampler
 from runner.problem import Score, make_problem
 from runner.recording import Journal, Recorder
 from runner.results import Row, write_json
 from runner.runtimes.gradients import STAND_IN, Batched, Buffers, NoGradients, Pool, Replicas, Source, copied, cores
+from runner.runtimes.mail import Claims
 from runner.runtimes.mishaps import Mishaps
 from runner.runtimes.simulator import Cluster, VirtualWorker
 from runner.summary import summarise
@@ -56,17 +59,23 @@ class Simulation:
             make.seconds_of(config),
             source,
             vector_bytes=make.vector_bytes(cost, vector_bytes),
+            dimension=0 if self.replicas is None else self.replicas.problem.dimension,
             lanes=self.lanes,
             seed=config["seed"],
         )
         graph = make_graph(config, self.algorithm, self.size, self.per_epoch)
         everyone = Group(tuple(range(self.size)))
         draws = config["epochs"] * self.per_epoch
-        x0 = STAND_IN if self.replicas is None else self.replicas.problem.x0
-        self.cluster.workers = [
-            VirtualWorker(self.cluster, rank, everyone, graph, draws, x0, self._make_optimizer())  # type: ignore[arg-type]
-            for rank in range(self.size)
-        ]
+        claims = Claims(draws * self.size) if configs.shares_work(config) else None
+        x0: Vector = STAND_IN if self.replicas is None else self.replicas.problem.x0  # type: ignore[assignment]
+
+        def member(rank: int) -> VirtualWorker:
+            per_node, servers = make.workers_per_node(config), configs.servers(config)
+            where = self.cluster, rank, everyone, per_node, servers
+            return VirtualWorker(*where, graph, draws, self.per_epoch, x0, self._make_optimizer(rank), claims)
+
+        self.cluster.workers = [member(rank) for rank in range(self.size)]
+        self.cluster.servers = [member(self.size + shard) for shard in range(configs.servers(config))]
         self.source = source
 
     def _make_source(self, device: torch.device) -> tuple[Source, int]:
@@ -85,18 +94,23 @@ class Simulation:
         """The training mini-batches of every rank."""
         return [self.dataset.batches(self.sampler, rank, self.config["seed"]) for rank in range(self.processes)]
 
-    def _make_optimizer(self) -> LocalOptimizer | None:
+    def _make_optimizer(self, rank: int) -> LocalOptimizer | None:
         if self.replicas is None:
             return None
-        span = make_span(self.config, self.per_epoch)
-        return LocalOptimizer(self.config["optimizer"], self.config["schedule"], self.replicas.problem.x0, span)
+        return make_optimizer(self.config, self.per_epoch, self.replicas.problem.x0, serves=rank >= self.size)
 
-    def run(self, yielded: Callable[[VirtualWorker, Vector], None], changed: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self,
+        yielded: Callable[[VirtualWorker, Vector], None],
+        changed: Callable[[], None] = lambda: None,
+        served: Callable[[VirtualWorker, Vector], None] = lambda server, x: None,
+    ) -> None:
         """From the start of all workers to the end of the last.
 
         Args:
             yielded: called with each iterate of each worker.
             changed: called when a worker has died or returned.
+            served: called with each iterate of a server.
 
         Raises:
             RunFailedError: a method waited in vain for a worker that is gone, or all are.
@@ -106,7 +120,10 @@ class Simulation:
         plan = failures.happenings(self.size, make.workers_per_node(self.config))
 
         def start(worker: VirtualWorker) -> None:
-            self.cluster.start(worker, self.algorithm.run(worker), lambda x: note(worker, x))
+            run = self.algorithm.run(worker)
+            if self.config["asynchronous"]:
+                run = to_the_end(run, worker)
+            self.cluster.start(worker, run, lambda x: note(worker, x))
 
         mishaps = Mishaps(self.cluster, failures, plan, start, changed)
 
@@ -115,6 +132,8 @@ class Simulation:
                 mishaps.yielded(worker, x)
             yielded(worker, x)
 
+        for server in self.cluster.servers:
+            self.cluster.start(server, self.algorithm.serve(server), partial(served, server))  # type: ignore[attr-defined]
         for worker in self.cluster.workers:
             start(worker)
         self.cluster.engine.run()
@@ -123,6 +142,13 @@ class Simulation:
 
     def close(self) -> None:
         self.source.close()
+
+
+async def to_the_end(run: AsyncGenerator[Vector, None], worker: VirtualWorker) -> AsyncGenerator[Vector, None]:
+    """A run, and the leaving of those that have not left by themselves."""
+    async for x in run:
+        yield x
+    await worker.leave()
 
 
 @dataclass
@@ -146,8 +172,8 @@ class Evaluator:
         """The worker between two steps. Iterates are never changed in place; buffers are."""
         return Snapshot(x, worker.cluster.source.buffers_of(worker.processes))
 
-    def evaluate(self, workers: dict[int, Snapshot]) -> Row:
-        """The row of an evaluation, from the living workers by rank."""
+    def evaluate(self, workers: dict[int, Snapshot], centre: dict[int, Vector]) -> Row:
+        """The row of an evaluation, from the living workers, and the parts of a centre, by rank."""
         parts = [(rank, lane) for rank in sorted(workers) for lane in range(self.lanes)]
         first = workers[parts[0][0]].x
         mean = mean_in_order(workers[rank].x for rank in sorted(workers))
@@ -161,7 +187,14 @@ class Evaluator:
             return scores(float(torch.linalg.vector_norm(worker.x.double() - mean)), own, together)
 
         rows = list(self.replicas.pool.map(one, range(len(parts))))
-        return fold(torch.tensor(rows, dtype=torch.float64), self.lanes)
+        row = fold(torch.tensor(rows, dtype=torch.float64), self.lanes)
+        if centre:
+            whole = torch.cat(list(centre.values()))
+            scored = list(
+                self.replicas.pool.map(lambda part: self._score(whole, buffers, part, len(parts)), range(len(parts)))
+            )
+            row["top1_centre"] = sum(score.correct for score in scored) / sum(score.samples for score in scored)
+        return row
 
     def _score(self, x: Tensor, buffers: Buffers, part: int, parts: int) -> Score:
         problem = self.replicas.holding(buffers)
@@ -194,7 +227,10 @@ def mean_of(every: list[Buffers]) -> Buffers:
 
 
 class Epochs:
-    """Evaluates an epoch when its last living worker has reached its end, on snapshots: no clock is charged."""
+    """Evaluates an epoch when its last living worker has reached its end, on snapshots: no clock is charged.
+
+    Workers that take mini-batches from one another reach it with their first step at that end or beyond.
+    """
 
     def __init__(self, simulation: Simulation, evaluator: Evaluator, recorder: Recorder) -> None:
         self.workers, self.engine = simulation.cluster.workers, simulation.cluster.engine
@@ -204,10 +240,21 @@ class Epochs:
         self.next_end = self.step
         self.reached: dict[int, dict[int, Snapshot]] = {}  # draw at an epoch's end -> worker -> snapshot
         self.latest: dict[int, Vector] = {}
+        self.shared = configs.shares_work(simulation.config)
+        self.centre: dict[int, Vector] = {s.rank: s.initial() for s in simulation.cluster.servers}
+
+    def served(self, server: VirtualWorker, x: Vector) -> None:
+        self.centre[server.rank] = x
 
     def yielded(self, worker: VirtualWorker, x: Vector) -> None:
         self.latest[worker.rank] = x
-        if worker.draw % self.step == 0 and self.next_end <= worker.draw < self.draws:
+        if self.shared:
+            for end in range(self.next_end, min(worker.draw + 1, self.draws), self.step):
+                there = self.reached.setdefault(end, {})
+                if worker.rank not in there:
+                    there[worker.rank] = self.evaluator.snapshot(worker, x)
+                    self.check()
+        elif worker.draw % self.step == 0 and self.next_end <= worker.draw < self.draws:
             self.reached.setdefault(worker.draw, {}).setdefault(worker.rank, self.evaluator.snapshot(worker, x))
             self.check()
         elif worker.draw > self.next_end and worker.rank not in self.reached.get(self.next_end, ()):
@@ -221,14 +268,15 @@ class Epochs:
             if any(worker.draw <= self.next_end and worker.rank not in there for worker in living):
                 return
             if there:
-                self.recorder.evaluation(self.evaluator.evaluate(there), self.next_end, self.engine.now)
+                self.recorder.evaluation(self.evaluator.evaluate(there, self.centre), self.next_end, self.engine.now)
                 del self.reached[self.next_end]
             self.next_end += self.step
 
     def final(self) -> Row:
         """After the end of training."""
         living = [worker for worker in self.workers if worker.task is not None]
-        return self.evaluator.evaluate({w.rank: self.evaluator.snapshot(w, self.latest[w.rank]) for w in living})
+        every = {w.rank: self.evaluator.snapshot(w, self.latest[w.rank]) for w in living if w.rank in self.latest}
+        return self.evaluator.evaluate(every, self.centre)
 
 
 NOT_EVALUATED: Row = dict.fromkeys(
@@ -250,7 +298,11 @@ def simulate(config: Config, folder: Path, device: torch.device) -> None:
             recorder.close()
     alive = [recorder for recorder, worker in zip(recorders, simulation.cluster.workers, strict=True) if worker.task]
     totals = torch.tensor([recorder.totals() for recorder in alive], dtype=torch.float64)
-    write_json(folder / "summary.json", summarise(config, totals.mean(0).tolist(), final, simulation.per_epoch))
+    staleness: Counter[int] = Counter()
+    for member in (*simulation.cluster.workers, *simulation.cluster.servers):
+        staleness += member.split.staleness
+    summary = summarise(config, totals.mean(0).tolist(), final, simulation.per_epoch, staleness)
+    write_json(folder / "summary.json", summary)
 
 
 def _timed(simulation: Simulation, recorders: list[Recorder]) -> Row:
@@ -268,7 +320,7 @@ def _evaluated(simulation: Simulation, recorders: list[Recorder]) -> Row:
         recorders[worker.rank].step()
         epochs.yielded(worker, x)
 
-    simulation.run(yielded, epochs.check)
+    simulation.run(yielded, epochs.check, epochs.served)
     final = epochs.final()
     recorders[0].evaluation(final, epochs.draws, max(recorder.end_s for recorder in recorders))
     policy = simulation.config["evaluation"]["batch_norm"] if simulation.replicas.buffers else None

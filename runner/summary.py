@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from runner import config as configs
 from runner.config import Config
@@ -10,19 +10,23 @@ from runner.identity import VIRTUAL_GROUPS, identity, settings, variant
 from runner.results import Row
 
 
-def summarise(config: Config, totals: Sequence[float], final: Row, per_epoch: int) -> Row:
+def summarise(
+    config: Config, totals: Sequence[float], final: Row, per_epoch: int, staleness: Mapping[int, int] | None = None
+) -> Row:
     """The summary of a run.
 
     Args:
         totals: `Recorder.totals()`, the mean over all processes (or virtual workers).
         final: the scores of the last evaluation.
+        staleness: how often what was merged was how many steps old, over all workers and servers.
     """
+    merged = sum((staleness or {}).values())
     training_s, iteration_s, compute_s, wait_s, data_s, bytes_sent = totals
     choices, virtual, timing_only = config["choices"], configs.simulated(config), configs.timing_only(config)
     return {
         "identity": identity(config),
         "experiment": choices.get("experiment"),
-        **{group: choices[group] for group in ("algorithm", "topology")},
+        **{group: choices[group] for group in ("algorithm", "topology", "problem")},
         **{group: None if timing_only else choices[group] for group in ("dataset", "model")},
         **{group: choices[group] for group in ("optimizer", "schedule", "sampling")},
         "variant": variant(config),
@@ -42,7 +46,7 @@ def summarise(config: Config, totals: Sequence[float], final: Row, per_epoch: in
         "seed": config["seed"],
         "epochs": config["epochs"],
         "iterations": config["epochs"] * per_epoch,
-        "evaluated_model": "mean",
+        "evaluated_model": config["evaluated_model"],
         **final,
         "training_time_s": training_s,
         "epoch_time_s": iteration_s * per_epoch,
@@ -50,5 +54,7 @@ def summarise(config: Config, totals: Sequence[float], final: Row, per_epoch: in
         "compute_s": compute_s,
         "wait_s": wait_s,
         "data_s": data_s,
+        "staleness": ",".join(f"{age}:{count}" for age, count in sorted((staleness or {}).items())),
+        "staleness_mean": sum(age * n for age, n in (staleness or {}).items()) / merged if merged else None,
         "bytes_sent": round(bytes_sent * configs.gpus_per_worker(config)),
     }

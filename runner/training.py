@@ -11,20 +11,20 @@ import torch.distributed as dist
 
 from algorithms.worker import Algorithm, Vector
 from runner import config as configs
+from runner.asynchronous import train_asynchronously
 from runner.clock import TrainingClock
 from runner.config import Config
 from runner.data import load as load_dataset
 from runner.data.dataset import Batches, Dataset
-from runner.data.sampling import Sampler
-from runner.evaluation import Evaluator, gather
+from runner.data.sampling import Claims, Sampler
+from runner.evaluation import Evaluator, everyones, gather
 from runner.graphs import make_graph
-from runner.optimizer import LocalOptimizer
-from runner.prepare import make_algorithm, make_model, make_sampler, make_span
+from runner.prepare import make_algorithm, make_model, make_optimizer, make_sampler
 from runner.problem import Problem, make_problem
 from runner.recording import Journal, Recorder
 from runner.results import write_json
 from runner.runtimes.driver import iterates
-from runner.runtimes.processes import Mesh, ProcessWorker
+from runner.runtimes.processes import Mesh, ProcessWorker, counter
 from runner.summary import summarise
 
 
@@ -47,17 +47,21 @@ class Parts:
 
     def iterates(self) -> Iterator[Vector]:
         """What the algorithm yields, step by step: running it is reading this."""
-        return iterates(self.algorithm.run(self.worker))
+        worker = self.worker
+        run = self.algorithm.serve(worker) if worker.is_server else self.algorithm.run(worker)  # type: ignore[attr-defined]
+        return iterates(run, worker.post.turn if worker.post is not None else None)
 
 
 def assemble(config: Config, device: torch.device) -> Parts:
     """Make this process's parts of the resolved configuration, inside its process group. Collective."""
-    mesh = Mesh(configs.gpus_per_worker(config), config["backend"])
+    servers, asynchronous = configs.servers(config), config["asynchronous"]
+    mesh = Mesh(configs.gpus_per_worker(config), config["backend"], servers)
     dataset = load_dataset(config["dataset"])
     problem = make_problem(config, make_model(config, dataset), device)
     dataset = dataset.to(device, problem.dtype)
     sampler = make_sampler(config, dataset)
-    batches = dataset.batches(sampler, mesh.rank, config["seed"])
+    shared = configs.shares_work(config)
+    batches = dataset.batches(Claims(sampler, mesh.per_worker) if shared else sampler, mesh.rank, config["seed"])
     per_epoch = sampler.iterations_per_epoch
     algorithm = make_algorithm(config)
     # The stream that computes, not the device: messages may stay under way while the clock is read.
@@ -67,9 +71,14 @@ def assemble(config: Config, device: torch.device) -> Parts:
         problem,
         batches,
         draws=config["epochs"] * per_epoch,
-        optimizer=LocalOptimizer(config["optimizer"], config["schedule"], problem.x0, make_span(config, per_epoch)),
+        optimizer=make_optimizer(config, per_epoch, problem.x0, serves=mesh.is_server),
         graph=make_graph(config, algorithm, mesh.workers, per_epoch),
         clock=clock,
+        per_node=configs.workers(config) // config["nodes"],
+        per_epoch=per_epoch,
+        seed=config["seed"],
+        claims=counter() if shared else None,
+        asynchronous=asynchronous,
     )
     return Parts(mesh, dataset, sampler, batches, problem, algorithm, clock, worker)
 
@@ -77,6 +86,9 @@ def assemble(config: Config, device: torch.device) -> Parts:
 def train(config: Config, folder: Path, device: torch.device) -> None:
     """Run the configuration's algorithm to its end, on this process of the process group."""
     parts = assemble(config, device)
+    if config["asynchronous"]:
+        train_asynchronously(parts, config, folder)
+        return
     worker, per_epoch, every = parts.worker, parts.iterations_per_epoch, config["evaluation"]["every"]
     # Batches of its own: where they are read ahead, recalibration must not disturb those of training.
     calibration = parts.dataset.batches(parts.sampler, parts.mesh.rank, config["seed"])
@@ -103,6 +115,8 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     has_buffers = bool(parts.problem.buffers())
     final["batch_norm"] = config["evaluation"]["batch_norm"] if has_buffers else None
     totals = gather(recorder.totals())
+    staleness = everyones(worker.split.staleness)
     dist.barrier()  # all files are closed
     if parts.mesh.rank == 0:  # the run is finished
-        write_json(folder / "summary.json", summarise(config, totals.mean(0).tolist(), final, per_epoch))
+        summary = summarise(config, totals.mean(0).tolist(), final, per_epoch, staleness)
+        write_json(folder / "summary.json", summary)

@@ -73,6 +73,25 @@ class GlobalBatches(Sampler):
         return self._permutation(epoch)[first : first + self.batch_size]
 
 
+class Claims(Sampler):
+    """Mini-batches by the number of a claim: claim c is what worker c mod W would have had in its draw c div W.
+
+    For workers that take mini-batches from one another; a `rank` counts the processes of one worker.
+
+    Args:
+        base: says which samples those are.
+        per_worker: processes of a worker.
+    """
+
+    def __init__(self, base: Sampler, per_worker: int) -> None:
+        self.base, self.per_worker, self.workers = base, per_worker, base.ranks // per_worker
+        self.iterations_per_epoch = base.iterations_per_epoch * self.workers
+
+    def indices(self, rank: int, draw: int) -> Tensor:
+        turn, worker = divmod(draw, self.workers)
+        return self.base.indices(worker * self.per_worker + rank % self.per_worker, turn)
+
+
 class ShardWithReplacement(Sampler):
     """Each rank draws uniformly, with replacement, from a fixed shard of its own.
 

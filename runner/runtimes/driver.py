@@ -6,6 +6,8 @@ blocks in `handle.wait()` and resumes the algorithm with the value.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -33,22 +35,38 @@ class Request(Generic[T]):
         return self._wait is None
 
 
-def drive(awaitable: Awaitable[T]) -> T:
-    """Run an awaitable to its end, waiting for each request in turn."""
+class Turn:
+    """Lets the tasks of one worker, each in a thread of its own, run one at a time: a turn lasts until an `await`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def waited_for(self, request: Request[Any]) -> Any:
+        self.lock.release()
+        try:
+            return request.wait()
+        finally:
+            self.lock.acquire()
+
+
+def drive(awaitable: Awaitable[T], turn: Turn | None = None) -> T:
+    """Run an awaitable to its end, waiting for each request in turn. A `turn` is this task's before and after."""
     steps: Generator[Any, Any, T] = awaitable.__await__()
+    wait = Request.wait if turn is None else turn.waited_for
     try:
         request = next(steps)
         while True:
-            request = steps.send(request.wait())
+            request = steps.send(wait(request))
     except StopIteration as stop:
         value: T = stop.value
         return value
 
 
-def iterates(run: AsyncGenerator[Y, None]) -> Iterator[Y]:
+def iterates(run: AsyncGenerator[Y, None], turn: Turn | None = None) -> Iterator[Y]:
     """What an async generator yields, as a plain iterator."""
-    while True:
-        try:
-            yield drive(run.__anext__())
-        except StopAsyncIteration:
-            return
+    with contextlib.nullcontext() if turn is None else turn.lock:
+        while True:
+            try:
+                yield drive(run.__anext__(), turn)
+            except StopAsyncIteration:
+                return

@@ -40,8 +40,10 @@ class Work(Protocol):
 class Source(Protocol):
     """Computes gradients for virtual workers."""
 
-    def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
-        """The gradients at x on each rank's mini-batch of that draw. `key` + (lane, draw) names the dropout masks."""
+    def begin(self, x: Vector, ranks: Sequence[int], slot: int, draw: int) -> Work:
+        """The gradients at x on the mini-batches of a worker's ranks in that draw, or, where another worker has taken
+        over what a `slot` (a worker) was due, of that one's. (slot, lane, draw) names the dropout masks.
+        """
 
     def forget(self, ranks: Sequence[int]) -> None:
         """What these ranks have asked for is not wanted any more."""
@@ -56,9 +58,16 @@ class Source(Protocol):
 
 
 class StandIn:
-    """In place of a vector where only the time is asked for: whatever is done with it gives it back."""
+    """In place of a vector where only the time is asked for: whatever is done with it gives it back.
 
-    __slots__ = ()
+    Args:
+        share: of a whole vector, where it stands for a part.
+    """
+
+    __slots__ = ("share",)
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.share = share
 
     def _itself(self, _: object) -> StandIn:
         return self
@@ -69,8 +78,8 @@ class StandIn:
         return self
 
     @classmethod
-    def __torch_function__(cls, *_: object) -> StandIn:
-        return STAND_IN
+    def __torch_function__(cls, function: object, types: object, arguments: Sequence[object], *_: object) -> StandIn:
+        return next((each for each in arguments if isinstance(each, StandIn)), STAND_IN)
 
 
 STAND_IN = StandIn()
@@ -79,7 +88,7 @@ STAND_IN = StandIn()
 class NoGradients:
     """Timing only."""
 
-    def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
+    def begin(self, x: Vector, ranks: Sequence[int], slot: int, draw: int) -> Work:
         return self
 
     def result(self) -> Gradients:
@@ -149,10 +158,10 @@ def cores() -> int:
 class _Asked:
     """One gradient that a worker waits for."""
 
-    __slots__ = ("done", "draw", "key", "rank", "x")
+    __slots__ = ("batches", "done", "draw", "key", "rank", "x")
 
-    def __init__(self, x: Vector, rank: int, key: tuple[int, ...], draw: int) -> None:
-        self.x, self.rank, self.key, self.draw = x, rank, key, draw
+    def __init__(self, x: Vector, rank: int, batches: int, key: tuple[int, ...], draw: int) -> None:
+        self.x, self.rank, self.batches, self.key, self.draw = x, rank, batches, key, draw
         self.done: tuple[Tensor, Vector] | None = None
 
 
@@ -167,8 +176,9 @@ class _Lazy(ABC):
         self.replicas, self.batches = replicas, batches
         self.waiting: list[_Asked] = []
 
-    def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
-        asked = [_Asked(x, rank, (*key, lane, draw), draw) for lane, rank in enumerate(ranks)]
+    def begin(self, x: Vector, ranks: Sequence[int], slot: int, draw: int) -> Work:
+        first = slot * len(ranks)
+        asked = [_Asked(x, rank, first + lane, (slot, lane, draw), draw) for lane, rank in enumerate(ranks)]
         self.waiting += asked
         return _Together(self, asked)
 
@@ -226,7 +236,7 @@ class Pool(_Lazy):
                 return
             buffers = self.replicas.buffers
             problem = self.replicas.holding(buffers[asked.rank] if buffers else {})
-            asked.done = problem.gradient(asked.x, self.batches[asked.rank](asked.draw), asked.key)
+            asked.done = problem.gradient(asked.x, self.batches[asked.batches](asked.draw), asked.key)
 
 
 class Batched(_Lazy):
@@ -244,5 +254,5 @@ class Batched(_Lazy):
 
     def _chunk(self, chunk: list[_Asked]) -> tuple[Tensor, Tensor]:
         problem = self.replicas.mine()
-        images, labels = together([self.batches[asked.rank] for asked in chunk], [asked.draw for asked in chunk])
+        images, labels = together([self.batches[asked.batches] for asked in chunk], [asked.draw for asked in chunk])
         return problem.gradients(torch.stack([asked.x for asked in chunk]), images, labels)

@@ -77,18 +77,23 @@ class Mishaps:
 
     def _pause(self, worker: VirtualWorker) -> None:
         if worker.task is not None:
-            worker.task.pause()
+            for task in (worker.task, *worker.companions):
+                task.pause()
 
     def _resume(self, worker: VirtualWorker) -> None:
         if worker.task is not None:
-            worker.task.resume()
+            for task in (worker.task, *worker.companions):
+                task.resume()
 
     def _die(self, worker: VirtualWorker) -> None:
         if worker.task is None or worker.task not in self.engine.tasks:
             return  # it has finished
-        worker.task.close()
+        for task in (worker.task, *worker.companions):
+            task.close()
         worker.task = None
+        worker.companions.clear()
         worker.expected.clear()
+        worker.letters.clear()
         self.cluster.source.forget(worker.processes)
         self.dead[worker.rank] = self.engine.now
         if all(worker.task is None for worker in self.cluster.workers):
@@ -104,6 +109,7 @@ class Mishaps:
     def _detected(self, death: tuple[VirtualWorker, float]) -> None:
         worker, died_s = death
         if self.dead.get(worker.rank) == died_s:
+            self.cluster.farewells.note_death(worker.rank)
             self._release(worker.rank, lambda number: number > worker.exchanges)
 
     def _release(self, source: int, never_sent: Callable[[int], bool]) -> None:
@@ -143,6 +149,7 @@ class Mishaps:
                 ) from error
 
         worker.begin_again = begin_again
+        self.cluster.farewells.note_return(worker.rank)
         self.cluster.source.set_buffers(worker.processes, source.buffers)
         worker.split.wait_s += self.engine.now - self.dead.pop(worker.rank)
         missed = range(worker.exchanges + 1, there.exchanges + 1)

@@ -7,8 +7,9 @@ gradient is the mean over them, and each carries its own share of every message,
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,11 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from algorithms.topology import Graph
 from algorithms.worker import Group, Payload, Vector
-from runner.clock import Mark, Split, TrainingClock
+from runner.clock import Mark, TrainingClock
 from runner.optimizer import LocalOptimizer
 from runner.problem import Problem
-from runner.runtimes.accounting import all_gather_bytes, all_reduce_bytes, message_bytes
-from runner.runtimes.driver import Request
+from runner.runtimes.accounting import all_gather_bytes, all_reduce_bytes
+from runner.runtimes.base import Member
+from runner.runtimes.driver import Request, drive
+from runner.runtimes.exchange import Exchange, wait_for
+from runner.runtimes.post import Letters, Post, Receipt
 
 S = TypeVar("S")
 Batches = Callable[[int], tuple[Tensor, Tensor]]
@@ -34,23 +38,39 @@ OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _ddp_settings else "broadcast_buffers": False
 }
 
-MOST_PARTS = 8
-"""Vectors (and one set of scalars) in one message."""
-
 MOST_UNSENT = 4
 """Exchanges whose sending may lag behind: a worker that far ahead of a receiver waits for it."""
 
 
 class Mesh:
-    """Which process is which: ranks in rows of `per_worker`, one row a worker. Collective: made by all at once."""
+    """Which process is which: ranks in rows of `per_worker`, one row a worker; then the servers, one process each.
 
-    def __init__(self, per_worker: int, backend: str) -> None:
-        self.rank, self.ranks, self.per_worker = dist.get_rank(), dist.get_world_size(), per_worker
+    Collective: made by all at once.
+    """
+
+    def __init__(self, per_worker: int, backend: str, servers: int = 0) -> None:
+        self.rank, self.ranks, self.per_worker = dist.get_rank(), dist.get_world_size() - servers, per_worker
+        self.workers, self.servers = self.ranks // per_worker, servers
+        self.is_server = self.rank >= self.ranks
         self.worker, self.lane = divmod(self.rank, per_worker)
-        self.workers = self.ranks // per_worker
+        if self.is_server:
+            self.worker, self.lane = self.member_of(self.rank), 0
         self.host_staged = backend == "gloo"  # gloo's point-to-point moves host memory only
-        self.inside = dist.new_subgroups(per_worker)[0] if per_worker > 1 else None
+        rows = [list(range(first, first + per_worker)) for first in range(0, self.ranks, per_worker)]
+        self.inside: dist.ProcessGroup | None = None
+        if per_worker > 1 and not self.is_server:
+            self.inside = new_group(rows[self.worker])
+        # Of all training processes; None: all there are.
+        self.training = new_group(list(range(self.ranks))) if servers and not self.is_server else None
         self.groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
+
+    def process_of(self, member: int) -> int:
+        """The process that speaks for a worker, or a server."""
+        return member * self.per_worker if member < self.workers else self.ranks + member - self.workers
+
+    def member_of(self, process: int) -> int:
+        """The worker or server that a process speaks for."""
+        return process // self.per_worker if process < self.ranks else self.workers + process - self.ranks
 
     def home(self, device: torch.device) -> torch.device:
         """Where tensors of a device must be to travel."""
@@ -75,13 +95,16 @@ def new_group(ranks: list[int]) -> dist.ProcessGroup:
     return made
 
 
-class ProcessWorker:
+class ProcessWorker(Member):
     """`algorithms.worker.Worker` on this process.
 
     Args:
-        batches: the mini-batch of each draw, a pure function.
+        batches: the mini-batch of each draw, a pure function; with `claims`, of each claim.
         draws: how many mini-batches this worker has in all.
         clock: the training clock; `split` is filled in along with it.
+        claims: where workers take mini-batches from one another: the number of the next one.
+        asynchronous: whether the method sends messages that nobody has agreed upon. Such a worker's first process
+            runs the method, and the others compute gradients for it.
     """
 
     def __init__(
@@ -93,13 +116,22 @@ class ProcessWorker:
         optimizer: LocalOptimizer,
         graph: Graph | None,
         clock: TrainingClock,
+        *,
+        per_node: int = 1,
+        per_epoch: int,
+        seed: int,
+        claims: Callable[[], int] | None = None,
+        asynchronous: bool = False,
     ) -> None:
+        everyone = Group(tuple(range(mesh.workers)))
+        super().__init__(mesh.worker, everyone, per_node, mesh.servers, per_epoch, seed)
         self.mesh, self.problem, self.batches, self.draws = mesh, problem, batches, draws
-        self.optimizer, self._graph, self.clock = optimizer, graph, clock
-        self.rank, self.size = mesh.worker, mesh.workers
-        self.everyone = Group(tuple(range(mesh.workers)))
-        self.split = Split()
-        self.draw = 0
+        self.optimizer, self._graph, self.clock, self.claims = optimizer, graph, clock, claims
+        self.claim: int | None = None
+        self.post: Post | None = None
+        if asynchronous and mesh.lane == 0:
+            self.post = Post(self, problem.dtype, problem.device, mesh.process_of, mesh.member_of, self._hear)
+        self.leads = asynchronous and mesh.per_worker > 1 and not mesh.is_server
         self.exchanges = 0
         self.outbox: deque[list[dist.Work]] = deque()
         self.loss = torch.zeros(())
@@ -118,15 +150,34 @@ class ProcessWorker:
         """The learning rate of the next step."""
         return self.optimizer.lr
 
+    @property
+    def last_loss(self) -> float:
+        return float(self.loss)
+
     def initial(self) -> Vector:
-        return self.problem.initial()
+        return self.own_part(self.problem.initial())
 
     def restore(self, state: S) -> S:
         self.state = state
         return state
 
     def has_work(self) -> Request[bool]:
-        return Request(lambda: self.draw < self.draws)
+        return Request(lambda: self.draw < self.draws if self.claims is None else self._may_claim())
+
+    def _may_claim(self) -> bool:
+        if self.claim is None:
+            assert self.claims is not None
+            self.claim = self.claims()
+        return self.claim < self.draws * self.size
+
+    def forget(self) -> None:
+        self.optimizer.forget()
+
+    def _hear(self, draw: int) -> None:
+        """Of how far another one is: a server's schedule moves so."""
+        if self.is_server and draw > self.draw:
+            self.draw = draw
+            self.optimizer.go_to(draw - 1)
 
     # -- computing -------------------------------------------------------------------------------------------------
 
@@ -134,13 +185,29 @@ class ProcessWorker:
         return Request(lambda: self._gradient(x, mean_over))
 
     def _gradient(self, x: Vector, mean_over: Group | None) -> Vector:
+        number = self._next_batch()
+        if self.leads:
+            self._tell_followers(x, number)
+        return self._gradient_of(x, number, mean_over)
+
+    def _next_batch(self) -> int:
+        """The draw, or the claim, that is due."""
+        if self.claims is None:
+            self.draw += 1
+            return self.draw - 1
+        assert self.claim is not None, "has_work() comes before each gradient"
+        number, self.claim = self.claim, None
+        self.draw = number // self.size + 1
+        self.optimizer.go_to(self.draw - 1)
+        return number
+
+    def _gradient_of(self, x: Vector, number: int, mean_over: Group | None) -> Vector:
         started_s = self.clock.now()
-        batch = self.batches(self.draw)
+        batch = self.batches(number)
         loaded_s = self.clock.now()
         reducer = self._reducer_for(mean_over)
-        key = (self.rank, self.mesh.lane, self.draw)
-        self.loss, g = self.problem.gradient(x, batch, key, reducer, self._note_reduced)
-        self.draw += 1
+        draw, slot = (number, self.rank) if self.claims is None else divmod(number, self.size)
+        self.loss, g = self.problem.gradient(x, batch, (slot, self.mesh.lane, draw), reducer, self._note_reduced)
         self.split.data_s += loaded_s - started_s
         if reducer is not None:
             ranks = self.mesh.per_worker * (1 if mean_over is None else len(mean_over.ranks))
@@ -173,7 +240,7 @@ class ProcessWorker:
         if group is None:
             processes = self.mesh.inside
         elif len(group.ranks) == self.mesh.workers:
-            processes = None
+            processes = self.mesh.training
         else:
             members = [w * self.mesh.per_worker + lane for w in group.ranks for lane in range(self.mesh.per_worker)]
             processes = new_group(members)
@@ -199,11 +266,11 @@ class ProcessWorker:
         exchange = Exchange(self, outgoing, incoming, like, self.exchanges)
         self.outbox.append(exchange.sends)
         if len(self.outbox) > MOST_UNSENT:
-            self._timed(lambda: wait_for(self.outbox.popleft()))
+            self.timed(lambda: wait_for(self.outbox.popleft()))
         return exchange
 
     def all_reduce(self, x: Vector, group: Group) -> Request[Vector]:
-        return Request(lambda: self._timed(lambda: self._all_reduce(x, group)))
+        return Request(lambda: self.timed(lambda: self._all_reduce(x, group)))
 
     def _all_reduce(self, x: Vector, group: Group) -> Vector:
         share = self.share(x).clone().to(self.mesh.home(x.device))
@@ -229,7 +296,7 @@ class ProcessWorker:
         self.split.bytes_sent += all_gather_bytes(share.nbytes, self.mesh.per_worker)
         return whole[:length]
 
-    def _timed(self, wait: Callable[[], S]) -> S:
+    def timed(self, wait: Callable[[], S]) -> S:
         started_s = self.clock.now()
         value = wait()
         self.split.wait_s += self.clock.now() - started_s
@@ -241,7 +308,62 @@ class ProcessWorker:
             self.watcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="arrivals")
         return self.watcher.submit(wait)
 
+    # -- asynchronous messages -------------------------------------------------------------------------------------
+
+    def send(self, to: int, channel: str, payload: Payload) -> None:
+        self._posted.send(to, channel, payload)
+
+    def receive(self, source: int, channel: str, like: Payload) -> Receipt:
+        return Receipt(self._posted, source, channel)
+
+    def messages(self, channel: str, like: Payload) -> Letters:
+        return Letters(self._posted, channel)
+
+    def beside(self, task: Coroutine[Any, Any, None]) -> None:
+        post = self._posted
+
+        def run() -> None:
+            with post.turn.lock:
+                drive(task, post.turn)
+
+        post.run_beside(run)
+
+    def leave(self) -> Request[None]:
+        return Request(lambda: self.timed(self._posted.leave))
+
+    @property
+    def _posted(self) -> Post:
+        assert self.post is not None, "a method that sends messages of this kind declares that it is not synchronous"
+        return self.post
+
+    def _tell_followers(self, x: Vector | None, number: int = -1) -> None:
+        """To the other processes of this worker: compute a gradient; without x, there is none left to compute."""
+        inside, source = self.mesh.inside, self.mesh.process_of(self.rank)
+        dist.broadcast(torch.tensor([number]), source, group=inside)
+        if x is not None:
+            dist.broadcast(x.to("cpu", copy=True), source, group=inside)
+
+    def follow(self) -> Iterator[None]:
+        """Compute gradients for the first process of this worker until it has no more."""
+        inside, source = self.mesh.inside, self.mesh.process_of(self.rank)
+        number = torch.zeros(1, dtype=torch.int64)
+        x = self.problem.initial().to("cpu")
+        while True:
+            dist.broadcast(number, source, group=inside)
+            if number < 0:
+                return
+            dist.broadcast(x, source, group=inside)
+            self.draw = int(number) // (self.size if self.claims is not None else 1) + 1
+            self._gradient_of(x.to(self.problem.device), int(number), None)
+            yield
+
+    def release_followers(self) -> None:
+        if self.leads and self.mesh.lane == 0:
+            self._tell_followers(None)
+
     def close(self) -> None:
+        if self.post is not None:
+            self.post.close()
         while self.outbox:
             wait_for(self.outbox.popleft())
         if self.watcher is not None:
@@ -249,82 +371,10 @@ class ProcessWorker:
         self._reducer = None
 
 
-def wait_for(works: list[dist.Work]) -> None:
-    for work in works:
-        work.wait()
+_counters = itertools.count()
 
 
-class Exchange(Request[dict[int, Payload]]):
-    """One neighbour exchange under way, posted as one group: see `Worker.exchange`."""
-
-    def __init__(
-        self,
-        worker: ProcessWorker,
-        outgoing: Mapping[int, Payload],
-        incoming: Collection[int],
-        like: Payload | None,
-        sequence: int,
-    ) -> None:
-        super().__init__(lambda: worker._timed(self._receive))
-        layout = like if like is not None else next(iter(outgoing.values()))
-        self.worker = worker
-        self.device = next((part.device for part in layout if isinstance(part, Tensor)), torch.device("cpu"))
-        self.layout = [part.numel() if isinstance(part, Tensor) else None for part in layout]
-        packed = {id(payload): self._pack(payload) for payload in outgoing.values()}  # often the same for all
-        self.sent = {j: packed[id(payload)] for j, payload in outgoing.items()}
-        self.received = {j: [torch.empty_like(part) for part in self._pack(layout)] for j in incoming}
-        self.watched: Future[None] | None = None
-        operations = [
-            dist.P2POp(operation, part, worker.mesh.peer(j), tag=sequence * MOST_PARTS + place)
-            # Receives first: gloo tells a sender that it may begin, else only after all that goes the other way.
-            for operation, messages in ((dist.irecv, self.received), (dist.isend, self.sent))
-            for j, parts in messages.items()
-            for place, part in enumerate(parts)
-        ]
-        assert all(len(parts) <= MOST_PARTS for parts in self.received.values()), "tags of two exchanges would meet"
-        works = dist.batch_isend_irecv(operations) if operations else []
-        receiving = sum(len(parts) for parts in self.received.values())
-        if not worker.mesh.host_staged:
-            receiving = len(works)  # NCCL's group is one work for both
-        self.receives, self.sends = works[:receiving], works[receiving:]
-        worker.split.bytes_sent += sum(message_bytes(part.nbytes for part in parts) for parts in self.sent.values())
-
-    def _pack(self, payload: Payload) -> list[Tensor]:
-        """What travels: this process's share of each vector, then the scalars as one float64 tensor."""
-        home = self.worker.mesh.home(self.device)
-        parts = [self.worker.share(part).to(home) for part in payload if isinstance(part, Tensor)]
-        scalars = [part for part in payload if not isinstance(part, Tensor)]
-        return parts + ([torch.tensor(scalars, dtype=torch.float64, device=home)] if scalars else [])
-
-    def _unpack(self, parts: list[Tensor]) -> Payload:
-        scalars = iter(parts[-1].tolist() if None in self.layout else [])
-        shares = iter(parts)
-        return tuple(
-            next(scalars) if length is None else self.worker.gathered(next(shares), length).to(self.device)
-            for length in self.layout
-        )
-
-    def _receive(self) -> dict[int, Payload]:
-        if self.watched is not None:
-            self.watched.result()
-        else:
-            wait_for(self.receives)
-        return {j: self._unpack(parts) for j, parts in self.received.items()}
-
-    @property
-    def arrived(self) -> bool:
-        """Whether all messages are here. The processes of one worker agree on the answer: they must act alike."""
-        mesh = self.worker.mesh
-        if self._wait is None:
-            here = True
-        elif mesh.host_staged:
-            if self.watched is None:
-                self.watched = self.worker.watch(lambda: wait_for(self.receives))
-            here = self.watched.done()
-        else:
-            here = all(work.is_completed() for work in self.receives)
-        if mesh.inside is None:
-            return here
-        votes = torch.tensor([int(here)], device=mesh.home(self.device))
-        self.worker._timed(lambda: dist.all_reduce(votes, op=dist.ReduceOp.MIN, group=mesh.inside))
-        return bool(votes.item())
+def counter() -> Callable[[], int]:
+    """A counter that all processes share: each call takes the next number. To be made by all of them alike."""
+    store, key = dist.distributed_c10d._get_default_store(), f"claims of run {next(_counters)}"
+    return lambda: store.add(key, 1) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -37,9 +38,9 @@ class Gradient(Pending[Vector]):
     def begin(self) -> None:
         worker = self.worker
         self.begun_s = worker.engine.now
-        self.work = worker.cluster.source.begin(self.x, worker.processes, (worker.rank,), worker.draw)
-        seconds = worker.cluster.seconds_of(worker.rank, worker.draw)
-        worker.draw += 1
+        slot, draw = worker.next_batch()
+        self.work = worker.cluster.source.begin(self.x, worker.processes, slot, draw)
+        seconds = worker.cluster.seconds_of(worker.rank, worker.gradients if worker.claims else draw)
         self.go_on(seconds)
 
     def go_on(self, seconds: float) -> None:
@@ -66,20 +67,27 @@ class Gradient(Pending[Vector]):
 
 
 class AveragedGradient(Gradient):
-    """A gradient averaged over so many `gpus`; its own part takes `seconds`, and what comes after that is a wait."""
+    """A gradient averaged over so many `gpus`; its own part takes `seconds`, and what comes after that is a wait.
 
-    __slots__ = ("gpus", "seconds")
+    Pauses, `held_s` in all, are counted as waits when they end.
+    """
+
+    __slots__ = ("gpus", "held_s", "seconds")
 
     def __init__(self, worker: VirtualWorker, x: Vector, gpus: int) -> None:
         super().__init__(worker, x)
-        self.gpus, self.seconds = gpus, 0.0
+        self.gpus, self.seconds, self.held_s = gpus, 0.0, 0.0
 
     def __await__(self) -> Generator[Pending[Vector], None, Vector]:
         if not self.done:
             self.begin()
-            yield self
             worker = self.worker
-            worker.split.wait_s += worker.engine.now - self.begun_s - self.seconds
+            try:
+                yield self
+            finally:  # also where the worker dies
+                waited_s = worker.engine.now - self.begun_s - self.seconds - self.held_s
+                if waited_s > 0:
+                    worker.split.wait_s += waited_s
             worker.split.bytes_sent += all_reduce_bytes(worker.cluster.vector_bytes, self.gpus)
         return self.value
 
@@ -97,7 +105,7 @@ class NodeGradient(AveragedGradient):
         self._fall_due(self.begun_s + self.worker.cluster.node_gradient_s(self.worker.rank, seconds))
 
     def stood_still(self, since_s: float) -> None:
-        self.seconds += self.worker.engine.now - since_s
+        self.held_s += self.worker.engine.now - since_s
         super().stood_still(since_s)
 
 
@@ -115,10 +123,10 @@ class ReducedGradient(AveragedGradient):
         self.worker.cluster.reduce("gradient", self.group).join(self.worker.rank, self)
 
     def stood_still(self, since_s: float) -> None:
-        if since_s < self.begun_s + self.seconds:  # it was computing, not waiting for others
-            self.seconds += self.worker.engine.now - since_s
+        if since_s < self.begun_s + self.seconds + self.held_s:  # it was computing, not waiting for others
+            self.held_s += self.worker.engine.now - since_s
             self.worker.split.wait_s += self.worker.engine.now - since_s
-        self.worker.cluster.reduce("gradient", self.group).go_on()
+        self.worker.cluster.reduce("gradient", self.group).stood_still(self.worker.rank, since_s)
 
     def parts(self) -> Sequence[Vector]:
         self.worker.losses, gradients = self.work.result()
@@ -143,14 +151,16 @@ class Reduction(Pending[Vector]):
         if not self.done:
             self.begun_s = worker.engine.now
             cluster.reduce("mean", self.group).join(worker.rank, self)
-            yield self
-            worker.split.wait_s += worker.engine.now - self.begun_s
+            try:
+                yield self
+            finally:  # also where the worker dies
+                worker.split.wait_s += worker.engine.now - self.begun_s
             worker.split.bytes_sent += all_reduce_bytes(cluster.share_bytes, len(self.group.ranks))
             worker.split.bytes_sent += all_gather_bytes(cluster.share_bytes, cluster.lanes)
         return self.value
 
     def stood_still(self, since_s: float) -> None:
-        self.worker.cluster.reduce("mean", self.group).go_on()
+        self.worker.cluster.reduce("mean", self.group).stood_still(self.worker.rank, since_s)
 
     def parts(self) -> Sequence[Vector]:
         return (self.x,)
@@ -166,7 +176,7 @@ class Collective:
         self.cluster, self.kind, self.group = cluster, kind, group
         self.joined: dict[int, ReducedGradient | Reduction] = {}
         self.due_s: float | None = None  # once all are there
-        self.last_s = 0.0  # how long its last part takes: all of it, or the last bucket
+        self.pauses: list[tuple[int, float, float]] = []  # (rank, from when, until when) of its members
 
     def join(self, rank: int, member: ReducedGradient | Reduction) -> None:
         assert rank not in self.joined, f"worker {rank} is in a {self.kind} of this group already"
@@ -178,22 +188,20 @@ class Collective:
         self.due_s = time_s
         self.cluster.engine.at(time_s, Collective.finish, self)
 
-    def go_on(self) -> None:
-        """A member goes on after a pause: the last part of what it held up begins again."""
+    def stood_still(self, rank: int, since_s: float) -> None:
+        """A member goes on after a pause."""
+        self.pauses.append((rank, since_s, self.cluster.engine.now))
         if self.due_s is not None:
-            self._fall_due(max(self.due_s, self._end_s(), self.cluster.engine.now + self.last_s))
+            self._fall_due(max(self._end_s(), self.cluster.engine.now))
 
     def _end_s(self) -> float:
         cluster, members = self.cluster, self.joined.values()
+        places = list(self.joined)
+        pauses = sorted((since_s, until_s, places.index(rank)) for rank, since_s, until_s in self.pauses)
         buckets = cluster.buckets if self.kind == "gradient" else [(cluster.vector_bytes, 1.0)]
         network = cluster.network
-        takes = network.all_reduce_s if self.kind == "gradient" else network.mean_s
-
-        def all_reduce_s(nbytes: float, begin_s: float) -> float:
-            self.last_s = takes(self.group.ranks, nbytes, begin_s)
-            return self.last_s
-
-        return reduced_at(buckets, all_reduce_s, [m.begun_s for m in members], [m.seconds for m in members])
+        takes = partial(network.all_reduce_s if self.kind == "gradient" else network.mean_s, self.group.ranks)
+        return reduced_at(buckets, takes, [m.begun_s for m in members], [m.seconds for m in members], pauses)
 
     def finish(self) -> None:
         members = [self.joined[rank] for rank in self.group.ranks if rank in self.joined]
@@ -210,6 +218,7 @@ class Collective:
         """A member has died."""
         if self.joined.pop(rank, None) is not None:
             self.due_s = None
+            self.pauses = [pause for pause in self.pauses if pause[0] != rank]
 
     def describe(self) -> str:
         missing = [rank for rank in self.group.ranks if rank not in self.joined]

@@ -7,7 +7,7 @@ order, which is not the order of gloo's ring.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,14 +16,15 @@ from torch import Tensor
 
 from algorithms.topology import Graph
 from algorithms.worker import Group, Payload, Vector
-from runner.clock import Split
 from runner.cluster.cost import Cost, reduced_at
 from runner.cluster.links import Link, Network
 from runner.optimizer import LocalOptimizer
 from runner.randomness import stream_seed
 from runner.runtimes.accounting import all_gather_bytes, message_bytes
+from runner.runtimes.base import Member, share_of
 from runner.runtimes.engine import Engine, Pending, Ready, Task, VirtualClock
 from runner.runtimes.gradients import Source, StandIn
+from runner.runtimes.mail import Claims, Farewells, Leave, Letter, Mail, Messages, Receive
 from runner.runtimes.reductions import Collective, Gradient, NodeGradient, ReducedGradient, Reduction
 
 S = TypeVar("S")
@@ -39,6 +40,7 @@ class Cluster:
     Args:
         seconds_of: (worker, draw) -> seconds of a gradient.
         vector_bytes: of one vector (d,) in a message.
+        dimension: d; 0 where there are no vectors.
         lanes: GPUs per worker.
     """
 
@@ -50,21 +52,28 @@ class Cluster:
         source: Source,
         *,
         vector_bytes: int,
+        dimension: int,
         lanes: int,
         seed: int,
     ) -> None:
         self.engine = Engine()
         self.network, self.seconds_of, self.source = network, seconds_of, source
         self.lanes, self.seed = lanes, seed
-        self.vector_bytes = vector_bytes
+        self.vector_bytes, self.dimension = vector_bytes, dimension
         self.share_bytes = -(-vector_bytes // lanes)
         self.buckets = cost.buckets(vector_bytes)
         self._node_gradient_s: dict[float, float] = {}
         self.gather_s = network.gather_s(vector_bytes) if lanes > 1 else 0.0
         self.workers: list[VirtualWorker] = []
+        self.servers: list[VirtualWorker] = []
+        self.farewells = Farewells(self)
         self.collectives: dict[tuple[str, Group], Collective] = {}
         # Set by `runner.runtimes.mishaps`, where there is a plan of failures.
         self.begun: Callable[[Collective], None] = lambda collective: None
+
+    def member(self, rank: int) -> VirtualWorker:
+        """A worker or a server."""
+        return self.workers[rank] if rank < len(self.workers) else self.servers[rank - len(self.workers)]
 
     def reduce(self, kind: str, group: Group) -> Collective:
         """The reduction of that kind that the group is at. It has one at a time: its members wait for it."""
@@ -91,37 +100,57 @@ class Cluster:
         worker.task = Task(self.engine, f"worker {worker.rank}", run, yielded)
         self.engine.start(worker.task)
 
-    def post(self, source: VirtualWorker, target: int, sequence: int, payload: Payload, vectors: int) -> None:
-        """Send a message, with so many vectors in it: that of the exchange with that number."""
+    def post(self, source: VirtualWorker, target: int, number: int, payload: Payload, vectors: int) -> None:
+        """Send the message, with so many vectors in it, of the exchange with that number."""
         share = message_bytes((vectors * self.share_bytes, (len(payload) - vectors) * SCALAR_BYTES))
         source.split.bytes_sent += share
-        nbytes = share * self.lanes
-        now, rank = self.engine.now, source.rank
-        link = self.network.link(rank, target, now)
-        head_s = self.network.leave(link, rank, nbytes, now)
-        if link.loss and self._is_lost(link, rank, target, sequence):
-            payload = None  # type: ignore[assignment]
-        self.engine.at(head_s, self._arrive, (link, rank, target, sequence, payload, nbytes, vectors))
+        self._leave(source.rank, target, number, payload, share * self.lanes, vectors, VirtualWorker.deliver)
 
-    def _is_lost(self, link: Link, source: int, target: int, sequence: int) -> bool:
-        return stream_seed(self.seed, "message loss", source, target, sequence) < link.loss * 2**63
+    def mail(self, source: VirtualWorker, target: int, channel: str, payload: Payload) -> None:
+        """Send an asynchronous message."""
+        vectors = sum(share_of(part, self.dimension) for part in payload)
+        scalars = sum(not isinstance(part, VECTORS) for part in payload)
+        nbytes = round(vectors * self.vector_bytes) + scalars * SCALAR_BYTES
+        source.split.bytes_sent += -(-nbytes // self.lanes)
+        self.farewells.under_way += 1
+        letter = Letter(source, target, channel, source.draw, payload, nbytes, vectors)
+        self.carry(letter)
 
-    def _arrive(self, message: tuple[Link, int, int, int, Payload | None, int, int]) -> None:
-        link, source, target, sequence, payload, nbytes, vectors = message
+    def carry(self, letter: Letter) -> None:
+        """Send it, for the first time or again."""
+        letter.source.mailed += 1
+        self._leave(
+            *(letter.source.rank, letter.target, -letter.source.mailed, letter, letter.nbytes, letter.vectors),
+            VirtualWorker.take_mail,
+        )
+
+    def _leave(
+        self, source: int, target: int, number: int, content: Any, nbytes: int, vectors: float, deliver: Deliver
+    ) -> None:
+        """A message leaves its sender, and is lost or not: numbers are the sender's, negative ones for mail."""
+        link = self.network.link(source, target, self.engine.now)
+        head_s = self.network.leave(link, source, nbytes, self.engine.now)
+        lost = link.loss > 0 and stream_seed(self.seed, "message loss", source, target, number) < link.loss * 2**63
+        self.engine.at(head_s, self._arrive, (link, source, target, number, content, lost, nbytes, vectors, deliver))
+
+    def _arrive(self, message: tuple[Link, int, int, int, Any, bool, int, float, Deliver]) -> None:
+        link, source, target, number, content, lost, nbytes, vectors, deliver = message
         ready_s = self.network.arrive(link, target, nbytes, self.engine.now)
-        worker = self.workers[target]
-        if self.lanes > 1:  # the GPUs pass their shares on inside the node, one message after the other
+        worker = self.member(target)
+        if self.lanes > 1 and not worker.is_server:
+            # The GPUs pass their shares on inside the node, one message after the other.
             ready_s = worker.gathered_s = max(ready_s, worker.gathered_s) + vectors * self.gather_s
-        worker.deliver(source, sequence, payload, ready_s)
+        deliver(worker, source, number, content, lost, ready_s)
 
 
-class VirtualWorker:
-    """`algorithms.worker.Worker` on the virtual cluster.
+class VirtualWorker(Member):
+    """`algorithms.worker.Worker` on the virtual cluster, or one of its servers.
 
     Args:
         draws: how many mini-batches this worker has in all.
         x0: the common starting point.
         optimizer: None where only the time is asked for.
+        claims: from which the workers take mini-batches, where they do not have equal shares.
     """
 
     def __init__(
@@ -129,23 +158,31 @@ class VirtualWorker:
         cluster: Cluster,
         rank: int,
         everyone: Group,
+        per_node: int,
+        servers: int,
         graph: Graph | None,
         draws: int,
+        per_epoch: int,
         x0: Vector,
         optimizer: LocalOptimizer | None,
+        claims: Claims | None = None,
     ) -> None:
-        self.cluster, self.engine, self.rank, self.size = cluster, cluster.engine, rank, len(everyone.ranks)
-        self.everyone, self._graph, self.draws, self.x0, self.optimizer = everyone, graph, draws, x0, optimizer
+        super().__init__(rank, everyone, per_node, servers, per_epoch, cluster.seed)
+        self.cluster, self.engine = cluster, cluster.engine
+        self._graph, self.draws, self.x0, self.optimizer, self.claims = graph, draws, x0, optimizer, claims
         self.processes = range(rank * cluster.lanes, (rank + 1) * cluster.lanes)
-        self.clock, self.split = VirtualClock(cluster.engine), Split()
-        self.draw = 0
-        self.exchanges = 0
+        self.clock = VirtualClock(cluster.engine)
+        self.claim: int | None = None
+        self.gradients = 0
+        self.exchanges = self.mailed = 0
         self.gathered_s = 0.0  # until when its GPUs pass shares of messages on to each other
         self.losses: Sequence[Tensor] = ()
         self.state: Any = None
         self.task: Task | None = None
+        self.companions: list[Task] = []  # what runs beside
         self.expected: dict[tuple[int, int], Exchange] = {}
         self.mailbox: dict[tuple[int, int], tuple[Payload | None, float]] = {}
+        self.letters = Mail(self)
         # Set by `runner.runtimes.mishaps` where a plan of failures has something to happen.
         self.begin_again: Callable[[Any], Any] | None = None
         self.never_comes: Callable[[int, int], bool] | None = None
@@ -165,11 +202,15 @@ class VirtualWorker:
         return torch.stack(list(self.losses)).mean() if self.losses else None
 
     @property
-    def lr(self) -> float | None:
-        return None if self.optimizer is None else self.optimizer.lr
+    def lr(self) -> float:
+        return 1.0 if self.optimizer is None else self.optimizer.lr
+
+    @property
+    def last_loss(self) -> float:
+        return float(self.loss) if self.loss is not None else 0.0
 
     def initial(self) -> Vector:
-        return self.x0
+        return self.own_part(self.x0)
 
     def restore(self, state: S) -> S:
         self.state = state if self.begin_again is None else self.begin_again(state)
@@ -177,10 +218,34 @@ class VirtualWorker:
         return restored
 
     def has_work(self) -> Ready[bool]:
-        return TRUE if self.draw < self.draws else FALSE
+        if self.claims is None:
+            return TRUE if self.draw < self.draws else FALSE
+        if self.claim is None:
+            self.claim = self.claims.take()
+        return TRUE if self.claim is not None else FALSE
+
+    def next_batch(self) -> tuple[int, int]:
+        """(slot, draw) of the mini-batch that is due: whose, were the shares equal, and which of those."""
+        if self.claims is None:
+            self.draw += 1
+            return self.rank, self.draw - 1
+        assert self.claim is not None, "there is no work left, or has_work() was not asked"
+        draw, slot = divmod(self.claim, self.size)
+        self.claim, self.draw = None, draw + 1
+        self.gradients += 1
+        self.move_schedule(draw)
+        return slot, draw
+
+    def move_schedule(self, step: int) -> None:
+        if self.optimizer is not None:
+            self.optimizer.go_to(step)
 
     def descend(self, x: Vector, g: Vector) -> Vector:
         return x if self.optimizer is None else self.optimizer.descend(x, g)
+
+    def forget(self) -> None:
+        if self.optimizer is not None:
+            self.optimizer.forget()
 
     def gradient(self, x: Vector, mean_over: Group | None = None) -> Gradient:
         if mean_over is not None and len(mean_over.ranks) > 1:
@@ -200,13 +265,48 @@ class VirtualWorker:
     def all_reduce(self, x: Vector, group: Group) -> Reduction:
         return Reduction(self, x, group)
 
-    def deliver(self, source: int, sequence: int, payload: Payload | None, ready_s: float) -> None:
-        """A message is on its way in, all of it at `ready_s`; None stands for one that was lost."""
-        exchange = self.expected.pop((source, sequence), None)
+    def deliver(self, source: int, number: int, payload: Payload, lost: bool, ready_s: float) -> None:
+        """A message of an exchange is on its way in, all of it at `ready_s`, or was lost."""
+        exchange = self.expected.pop((source, number), None)
         if exchange is not None:
-            exchange.take(source, payload, ready_s)
-        elif sequence > self.exchanges:  # or it is late: nobody waits for it any more
-            self.mailbox[source, sequence] = payload if self.task is not None else None, ready_s
+            exchange.take(source, None if lost else payload, ready_s)
+        elif number > self.exchanges:  # or it is late: nobody waits for it any more
+            self.mailbox[source, number] = payload if self.task is not None and not lost else None, ready_s
+
+    # -- asynchronous messages: see runner.runtimes.mail ---------------------------------------------------------
+
+    def send(self, to: int, channel: str, payload: Payload) -> None:
+        self.cluster.mail(self, to, channel, payload)
+
+    def receive(self, source: int, channel: str, like: Payload) -> Receive:
+        return self.letters.receive(source, channel)
+
+    def messages(self, channel: str, like: Payload) -> Messages:
+        return self.letters.messages(channel)
+
+    def beside(self, task: Coroutine[Any, Any, None]) -> None:
+        companion = Task(self.engine, f"{self.task.name}, beside" if self.task else "", alone(task), lambda _: None)
+        self.companions.append(companion)
+        self.engine.start(companion)
+
+    def leave(self) -> Leave:
+        return Leave(self)
+
+    def take_mail(self, source: int, number: int, letter: Letter, lost: bool, ready_s: float) -> None:
+        if lost:  # its sender learns of it, and sends it again
+            self.engine.at(ready_s + self.cluster.network.latency_s(self.rank, source), self.cluster.carry, letter)
+        else:
+            self.engine.at(ready_s, self.letters.take, letter)
+
+
+Deliver = Callable[[VirtualWorker, int, int, Any, bool, float], None]
+
+
+async def alone(task: Coroutine[Any, Any, None]) -> AsyncGenerator[Vector, None]:
+    """A task as a run that yields nothing."""
+    await task
+    return
+    yield
 
 
 class Exchange(Pending[dict[int, Payload]]):
@@ -253,8 +353,10 @@ class Exchange(Pending[dict[int, Payload]]):
             begun_s = worker.engine.now
             if not self.missing:
                 worker.engine.at(self.ready_s, Exchange.wake, self)
-            yield self
-            worker.split.wait_s += worker.engine.now - begun_s
+            try:
+                yield self
+            finally:  # also where the worker dies meanwhile
+                worker.split.wait_s += worker.engine.now - begun_s
         cluster = worker.cluster
         if cluster.lanes > 1:  # each GPU has had its share of every vector, and passes it on inside the node
             gathered = all_gather_bytes(cluster.share_bytes, cluster.lanes)

@@ -97,7 +97,7 @@ def test_the_pool_gives_the_bits_of_a_process(name, replicas):
     pool = Pool(replicas(whole), batches())
     x = points(whole.x0)
     for draw in range(DRAWS):
-        work = {rank: pool.begin(x[rank, draw], [rank], (rank,), draw) for rank in reversed(range(RANKS))}
+        work = {rank: pool.begin(x[rank, draw], [rank], rank, draw) for rank in reversed(range(RANKS))}
         for rank in range(RANKS):
             [loss], [g] = work[rank].result()
             assert torch.equal(loss, expected[rank, draw][0])
@@ -107,9 +107,9 @@ def test_the_pool_gives_the_bits_of_a_process(name, replicas):
 def test_a_worker_of_several_gpus_gets_all_their_gradients(replicas):
     pool = Pool(replicas(problem("lenet")), batches())
     x = pool.replicas.problem.x0
-    losses, gradients = pool.begin(x, [0, 1, 2], (0,), 1).result()
+    losses, gradients = pool.begin(x, [0, 1, 2], 0, 1).result()
     for rank in range(RANKS):
-        [loss], [g] = pool.begin(x, [rank], (rank,), 1).result()
+        [loss], [g] = pool.begin(x, [rank], rank, 1).result()
         assert torch.equal(losses[rank], loss)
         assert torch.equal(gradients[rank], g)
 
@@ -120,14 +120,14 @@ def test_an_error_in_a_thread_reaches_whoever_asks(replicas):
 
     pool = Pool(replicas(problem("mlp")), [broken] * RANKS)
     with pytest.raises(OSError, match="the disk is gone"):
-        pool.begin(pool.replicas.problem.x0, [0], (0,), 0).result()
+        pool.begin(pool.replicas.problem.x0, [0], 0, 0).result()
 
 
 def together(name: str, replicas, dtype: torch.dtype) -> dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]:
     whole = problem(name, dtype)
     batched = Batched(replicas(whole), batches(dtype))
     x = points(whole.x0)
-    work = {place: batched.begin(x[place].to(dtype), [place[0]], place[:1], place[1]) for place in x}
+    work = {place: batched.begin(x[place].to(dtype), [place[0]], place[0], place[1]) for place in x}
     found = {}
     for place in reversed(x):
         [loss], [g] = work[place].result()
@@ -168,7 +168,7 @@ def test_a_stand_in_stands_for_whatever_is_done_with_it():
     x = STAND_IN
     results = [x + x, x - x, 0.5 * x, x * 0.5, x / 2.0, 2.0 / x, -x, 1 + x, 1 - x, torch.add(x, x, alpha=0.5)]
     assert all(result is x for result in results)
-    assert NoGradients().begin(x, [0], (0,), 0).result() == ((), (x,))
+    assert NoGradients().begin(x, [0], 0, 0).result() == ((), (x,))
 
 
 @pytest.mark.parametrize("method", ["allreduce", "dpsgd", "sgp"])

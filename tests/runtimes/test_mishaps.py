@@ -104,6 +104,15 @@ def test_a_worker_returns_into_an_allreduce_before_the_time_out():
     assert played.workers[2].split.wait_s == pytest.approx(9 - 2.5 * step + 6 * (step - 1))
 
 
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_what_the_dead_had_waited_is_no_computing(gpus):
+    """Worker 0 computes for 1 s, waits for worker 1, dies, returns and computes for 1 s again."""
+    config = changed(timing(1, 2, *ALLREDUCE, gpus=gpus), cluster__compute__slow={gpus: 5.0})
+    for died, computed in ((3.0, 1.0), (0.25, 0.25)):
+        played = suffer(config, {"worker": 0, "dies_at_s": died, "returns_at_s": died + 0.5})
+        assert played.times[0][-1] - played.workers[0].split.wait_s == pytest.approx(computed + 1.0)
+
+
 def test_a_reduction_that_lost_a_member_ends_as_late_as_its_return_asks():
     """Worker 2 dies when all have joined, and returns before the reduction would have ended."""
     config = timing(2, 4, *ALLREDUCE)
@@ -222,6 +231,34 @@ def test_a_pause_of_one_that_waits_anyway_delays_nobody():
     assert suffer(config, {"worker": 0, "pauses_at_s": 1.5, "resumes_at_s": 3.9}).times == usual
     held = suffer(config, {"worker": 0, "pauses_at_s": 1.5, "resumes_at_s": 6.0})
     assert held.end_s == pytest.approx(6.0 + usual[0][0] - 4.0)
+
+
+@pytest.mark.parametrize("buckets", ["cost.overlap_backward=false", "cost.overlap_backward=true"])
+def test_a_reduction_under_way_goes_on_after_a_pause_where_it_was(buckets):
+    config = timing(1, 4, *ALLREDUCE, buckets)
+    usual = play(config).end_s
+    for pauses in (usual - 0.002, usual - 0.001):
+        played = suffer(config, {"worker": 1, "pauses_at_s": pauses, "resumes_at_s": pauses + 0.7})
+        assert played.times == [[pytest.approx(usual + 0.7)]] * 4
+        assert [worker.split.wait_s for worker in played.workers] == pytest.approx([usual + 0.7 - 1.0] * 4)
+    both = [
+        {"worker": worker, "pauses_at_s": usual - 0.002 + 0.001 * worker, "resumes_at_s": usual + worker}
+        for worker in (0, 1)
+    ]
+    assert suffer(config, *both).end_s == pytest.approx(usual + 1.002)
+
+
+@settings(max_examples=30)
+@given(st.floats(0.001, 5), st.floats(0.001, 3), st.sampled_from([1, 2]), st.booleans())
+def test_when_all_pause_the_run_is_so_much_later(pauses, length, gpus, overlap):
+    config = timing(4, 2, *ALLREDUCE, f"cost.overlap_backward={overlap}", gpus=gpus)
+    plan = [{"worker": worker, "pauses_at_s": pauses, "resumes_at_s": pauses + length} for worker in (0, 1)]
+    usual = play(config)
+    later = suffer(config, *plan)
+    for before, after in zip(usual.times, later.times, strict=True):
+        assert after == pytest.approx([time_s + length * (time_s > pauses) for time_s in before])
+    for worker, times in zip(later.workers, later.times, strict=True):
+        assert times[-1] - worker.split.wait_s == pytest.approx(4 * 1.0)
 
 
 def test_a_whole_node_pauses():

@@ -273,9 +273,11 @@ def test_a_lossy_link_loses_as_many_as_it_says_from_when_on_it_says():
     assert (steps - arrived[1]) / after == pytest.approx(0.25, abs=0.08)
 
 
-@pytest.mark.parametrize(("from_s", "until_s", "end_s"), [(0.5, 1.5, 2.5), (0.0, 0.5, 1.15)])
+@pytest.mark.parametrize(
+    ("from_s", "until_s", "end_s"), [(0.5, 2.0, 2.05), (0.5, 9.0, 2.5), (1.05, 1.25, 1.33), (0.0, 0.5, 1.15)]
+)
 def test_a_reduction_finds_the_links_as_they_are_when_it_runs(from_s, until_s, end_s):
-    """4 workers, 1 s of computing, then a ring of 0.15 s, or of ten times that on a bad link."""
+    """4 workers, 1 s of computing, then a ring of 0.15 s, at a tenth of the pace while a link is bad."""
     bad = f"{{link: [0, 1], from_s: {from_s}, until_s: {until_s}, bandwidth_factor: 0.1}}"
     overrides = (
         *("algorithm=allreduce", "launcher=simulated", "problem=none", "nodes=4", "gpus_per_node=1", "batch_size=1"),
@@ -283,3 +285,10 @@ def test_a_reduction_finds_the_links_as_they_are_when_it_runs(from_s, until_s, e
         *("cost.overlap_backward=false", "cluster.inter={latency_s: 0, bandwidth: 1.0e9}", f"failures.plan=[{bad}]"),
     )
     assert play(configure(*overrides)).end_s == pytest.approx(end_s)
+
+
+def test_a_message_goes_on_at_the_pace_of_each_time():
+    """8 s of a message; a second at a tenth of the pace costs 0.9 s of them."""
+    trouble = "failures.plan=[{link: [0, 1], from_s: 3, until_s: 4, bandwidth_factor: 0.1}]"
+    played = play(timing(1, 2, *SGP, "cost.message_bytes=8e9", trouble))
+    assert played.times == [[pytest.approx(9.0)], [pytest.approx(9.9)]]

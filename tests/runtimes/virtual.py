@@ -71,9 +71,9 @@ class Played:
 
     # As a source of gradients: hands on what is asked for to the run's own, and remembers it.
 
-    def begin(self, x: Vector, ranks: Sequence[int], key: tuple[int, ...], draw: int) -> Work:
-        self.asked.append((self.simulation.cluster.engine.now, key[0], draw, x))
-        return self.simulation.source.begin(x, ranks, key, draw)
+    def begin(self, x: Vector, ranks: Sequence[int], slot: int, draw: int) -> Work:
+        self.asked.append((self.simulation.cluster.engine.now, slot, draw, x))
+        return self.simulation.source.begin(x, ranks, slot, draw)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.simulation.source, name)

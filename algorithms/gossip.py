@@ -1,0 +1,126 @@
+"""Gossiping SGD, asynchronous. Jin, Yuan, Iandola, Keutzer 2016, arXiv:1611.04581; after the released framework.
+
+    PULL  x <- x - lr step(g(x)) ;  publish x ;  j ~ Uniform{0..p-1}, itself included
+          if j != i:  x <- (x + x_j) / 2                    one-directional: j is not changed
+          R rounds:   x <- (x + sum_r x_{j_r}) / (R + 1)
+    PUSH  x <- x - lr step(g(x)) ;  j ~ Uniform{0..p-1} ;  if j != i:  send x to j
+          S = sum of the m models received since the last step
+          m = 0: unchanged ;  else  x <- (S + c x) / (m + c),  c = 2 if j == i else 1
+
+Both every comm_interval of a worker's own steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from algorithms.stepwise import State as PullState
+from algorithms.worker import Vector, Worker
+
+
+@dataclass
+class Gossip:
+    """What both have in common.
+
+    Args:
+        comm_interval: a worker's steps between communications.
+    """
+
+    comm_interval: int = 1
+
+    topology: ClassVar[Literal["none"]] = "none"
+    synchronous: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.comm_interval < 1:
+            raise ValueError(f"algorithm.comm_interval={self.comm_interval}: must be 1 step or more")
+
+    def peers(self, worker: Worker, k: int, rounds: int) -> list[int]:
+        random = worker.random("gossip peers", worker.rank, k)
+        return [random.randrange(worker.size) for _ in range(rounds)]
+
+
+@dataclass
+class GossipPull(Gossip):
+    """See the module.
+
+    Args:
+        rounds: R, models pulled at a time.
+    """
+
+    rounds: int = 1
+
+    async def run(self, worker: Worker) -> AsyncGenerator[Vector, None]:
+        s = worker.restore(PullState(worker.initial()))
+        worker.beside(self.publish(worker, s))
+        while await worker.has_work():
+            s.x = worker.descend(s.x, await worker.gradient(s.x))
+            s.k += 1
+            if s.k % self.comm_interval == 0:
+                s.x = await self.pull(worker, s)
+            yield s.x
+        await worker.leave()
+
+    async def pull(self, worker: Worker, s: PullState) -> Vector:
+        peers = self.peers(worker, s.k, self.rounds)
+        others = [j for j in peers if j != worker.rank]
+        if not others:
+            return s.x
+        for j in others:
+            worker.send(j, "pull", (float(s.k),))
+        total, models = (1 + len(peers) - len(others)) * s.x, 1 + len(peers) - len(others)
+        for j in others:
+            answer = await worker.receive(j, "model", like=(s.x, 0.0))
+            if answer is not None:
+                total, models = total + answer[0], models + 1
+                worker.merged(max(0, s.k - int(answer[1])))
+        return total / models
+
+    async def publish(self, worker: Worker, s: PullState) -> None:
+        async for j, _ in worker.messages("pull", like=(0.0,)):
+            worker.send(j, "model", (s.x, float(s.k)))
+
+
+@dataclass
+class PushState:
+    x: Vector
+    k: int = 0
+    inbox: list[tuple[Vector, float]] = field(default_factory=list)  # models and their steps, since the last merge
+
+
+@dataclass
+class GossipPush(Gossip):
+    """See the module."""
+
+    async def run(self, worker: Worker) -> AsyncGenerator[Vector, None]:
+        s = worker.restore(PushState(worker.initial()))
+        worker.beside(self.collect(worker, s))
+        while await worker.has_work():
+            s.x = worker.descend(s.x, await worker.gradient(s.x))
+            s.k += 1
+            if s.k % self.comm_interval == 0:
+                [j] = self.peers(worker, s.k, 1)
+                if j != worker.rank:
+                    worker.send(j, "push", (s.x, float(s.k)))
+                self.merge(worker, s, 2 if j == worker.rank else 1)
+            yield s.x
+        await worker.leave()
+        if s.inbox:
+            self.merge(worker, s, 1)
+            yield s.x
+
+    def merge(self, worker: Worker, s: PushState, c: int) -> None:
+        received, s.inbox = s.inbox, []
+        if not received:
+            return
+        total = c * s.x if c > 1 else s.x
+        for x, k in received:
+            total = total + x
+            worker.merged(max(0, s.k - int(k)))
+        s.x = total / (len(received) + c)
+
+    async def collect(self, worker: Worker, s: PushState) -> None:
+        async for _, message in worker.messages("push", like=(s.x, 0.0)):
+            s.inbox.append((message[0], message[1]))

@@ -1,0 +1,135 @@
+"""Training asynchronously on real processes: nobody stands still for an evaluation, so it comes afterwards.
+
+At the end of an epoch each worker keeps its iterate and its buffers, each server its part of the centre; once all is
+done, the processes evaluate these together, epoch by epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch.distributed as dist
+from torch import Tensor
+
+from runner.config import Config
+from runner.evaluation import Evaluator, everyones, gather
+from runner.recording import Journal, Recorder
+from runner.results import Row, write_json
+from runner.summary import summarise
+
+if TYPE_CHECKING:
+    from runner.training import Parts
+
+
+@dataclass
+class Kept:
+    """A process at the end of an epoch."""
+
+    x: Tensor
+    time_s: float
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Epochs:
+    """What one process keeps, by the draw at which an epoch ends."""
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        self.parts, self.step = parts, config["evaluation"]["every"] * parts.iterations_per_epoch
+        self.draws = config["epochs"] * parts.iterations_per_epoch
+        self.next_end = self.step
+        self.kept: dict[int, Kept] = {}
+
+    @property
+    def ends(self) -> list[int]:
+        return [*range(self.step, self.draws, self.step), self.draws]
+
+    def note(self, x: Tensor) -> None:
+        """After a step: a worker that is past an end keeps where it stands, once."""
+        if self.next_end <= self.parts.worker.draw and self.next_end < self.draws:
+            here = self.here(x)
+            while self.next_end <= self.parts.worker.draw and self.next_end < self.draws:
+                self.kept[self.next_end] = here
+                self.next_end += self.step
+
+    def here(self, x: Tensor) -> Kept:
+        buffers = {name: buffer.clone() for name, buffer in self.parts.problem.buffers().items()}
+        return Kept(x.to("cpu"), self.parts.clock.now(), buffers)
+
+    def finish(self, x: Tensor) -> None:
+        """At the end of training."""
+        for end in self.ends:
+            self.kept.setdefault(end, self.here(x))
+
+
+def train_asynchronously(parts: Parts, config: Config, folder: Path) -> None:
+    """Run the configuration's algorithm to its end, on this process of the process group."""
+    mesh, worker = parts.mesh, parts.worker
+    epochs = Epochs(parts, config)
+    journal = None if mesh.is_server else Journal(folder, mesh.rank, config["tensorboard"])
+    recorder = Recorder(journal, config, worker, parts.iterations_per_epoch, "wall") if journal else None
+    dist.barrier()
+    parts.clock.restart()
+    x = worker.initial()
+    if mesh.lane == 0:
+        for x in parts.iterates():
+            if recorder is not None:
+                recorder.step()
+            epochs.note(x)
+        worker.release_followers()
+        worker.leave().wait()
+    else:
+        assert recorder is not None
+        for _ in worker.follow():
+            recorder.step()
+            epochs.note(x)
+    epochs.finish(x)
+    worker.close()
+    final = _evaluate(parts, config, epochs.kept, recorder)
+    staleness = everyones(worker.split.staleness)
+    if recorder is not None and journal is not None:
+        recorder.close()
+        journal.close()
+        totals = gather(recorder.totals(), mesh.training)
+    parts.batches.close()
+    dist.barrier()  # all files are closed
+    if mesh.rank == 0:  # the run is finished
+        summary = summarise(config, totals.mean(0).tolist(), final, parts.iterations_per_epoch, staleness)
+        write_json(folder / "summary.json", summary)
+
+
+def _evaluate(parts: Parts, config: Config, kept: Mapping[int, Kept], recorder: Recorder | None) -> Row:
+    """Collective over all processes: every epoch's end; the scores of the last."""
+    mesh, problem = parts.mesh, parts.problem
+    calibration = parts.dataset.batches(parts.sampler, min(mesh.rank, mesh.ranks - 1), config["seed"])
+    evaluator = Evaluator(mesh, problem, parts.dataset, calibration, config["evaluation"])
+    final: Row = {}
+    for end, there in sorted(kept.items()):
+        centre = _whole(parts, there.x).to(problem.device) if mesh.servers else None
+        if mesh.is_server:
+            continue
+        x = there.x.to(problem.device)
+        if mesh.inside is not None:
+            x = x.contiguous().to(mesh.home(x.device))
+            dist.broadcast(x, mesh.process_of(mesh.worker), group=mesh.inside)
+            x = x.to(problem.device)
+        for name, buffer in problem.buffers().items():
+            buffer.copy_(there.buffers[name])
+        final = evaluator.evaluate(x, centre)
+        time_s = float(gather([there.time_s], mesh.training).max())
+        assert recorder is not None
+        recorder.evaluation(final, end, time_s)
+    calibration.close()
+    return {**final, "batch_norm": config["evaluation"]["batch_norm"] if problem.buffers() else None}
+
+
+def _whole(parts: Parts, part: Tensor) -> Tensor:
+    """The centre of which each server has its part, on every process."""
+    mesh = parts.mesh
+    pieces = parts.worker.shards(parts.problem.x0.to("cpu", copy=True))
+    for server, piece in pieces.items():
+        pieces[server] = piece = part.clone() if mesh.worker == server else piece.clone()
+        dist.broadcast(piece, mesh.process_of(server))
+    return parts.worker.joined(pieces)

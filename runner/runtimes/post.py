@@ -1,0 +1,210 @@
+"""Asynchronous messages between real processes, over gloo.
+
+One thread of each process takes in whatever comes from anyone and sorts it; an algorithm's tasks wait for what they
+want among that. gloo can wait for a message but not ask whether it is there, so something has to wait for it all the
+time. A process has heard everything when all workers have said that they leave, itself among them: nothing overtakes on
+its way. That it has said so itself it hears from the next one, for only a message ends its waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from algorithms.worker import Payload
+from runner.runtimes.driver import Request, Turn
+
+if TYPE_CHECKING:
+    from runner.runtimes.processes import ProcessWorker
+
+HEADER = 16
+"""Numbers in a header: channel, how far the sender is, vectors, scalars; the vectors' lengths; the scalars."""
+
+FIRST_TAG = 1 << 30
+"""Of these messages; those of exchanges are below."""
+
+LEAVING, LEFT = 0, -1
+"""In place of a channel: a worker leaves; the answer of the next one."""
+
+
+class Post:
+    """The asynchronous messages of one process.
+
+    Args:
+        process_of: the process that speaks for a worker or server.
+        member_of: and back.
+        heard: called with how far the sender of each message is.
+    """
+
+    def __init__(
+        self,
+        worker: ProcessWorker,
+        dtype: torch.dtype,
+        device: torch.device,
+        process_of: Callable[[int], int],
+        member_of: Callable[[int], int],
+        heard: Callable[[int], None],
+    ) -> None:
+        self.worker, self.dtype, self.device = worker, dtype, device
+        self.process_of, self.member_of, self.heard = process_of, member_of, heard
+        self.changed = threading.Condition()
+        self.come: dict[int, deque[tuple[int, Payload]]] = {}  # by channel: (sender, message)
+        members = worker.size + len(worker.servers)
+        self.others = [member for member in range(members) if member != worker.rank]
+        self.leavers = worker.size if self.others else 0  # of whom that has not been heard yet
+        self.failure: BaseException | None = None
+        self.turn = Turn()
+        self.beside: list[threading.Thread] = []
+        self.has_left = False
+        # What is sent must be waited for too, if only to let go of it.
+        self.sending = ThreadPoolExecutor(1, thread_name_prefix="sending")
+        self.taking_in = threading.Thread(target=self._watched, args=(self._take_in,), name="taking in", daemon=True)
+        self.taking_in.start()
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def send(self, to: int, channel: str, payload: Payload) -> None:
+        vectors = [part.to("cpu") for part in payload if isinstance(part, Tensor)]
+        scalars = [float(part) for part in payload if not isinstance(part, Tensor)]
+        self._send(to, number_of(channel), vectors, scalars)
+        self.worker.split.bytes_sent += sum(vector.nbytes for vector in vectors) + 8 * len(scalars)
+
+    def _send(self, to: int, channel: int, vectors: list[Tensor], scalars: list[float]) -> None:
+        lengths = [vector.numel() for vector in vectors]
+        numbers = [channel, self.worker.draw, len(vectors), len(scalars), *lengths, *scalars]
+        header = torch.zeros(HEADER, dtype=torch.float64)
+        header[: len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
+        process = self.process_of(to)
+        works = [dist.isend(part, process, tag=FIRST_TAG + place) for place, part in enumerate([header, *vectors])]
+        self.sending.submit(lambda: [work.wait() for work in works if work is not None])
+
+    # -- taking in -------------------------------------------------------------------------------------------------
+
+    def _watched(self, task: Callable[[], None]) -> None:
+        """In a thread: whoever waits for something learns that it has failed."""
+        try:
+            task()
+        except BaseException as error:
+            with self.changed:
+                self.failure = self.failure or error
+                self.changed.notify_all()
+
+    def _take_in(self) -> None:
+        while self.leavers:
+            header = torch.empty(HEADER, dtype=torch.float64)
+            process = dist.recv(header, tag=FIRST_TAG)
+            channel, draw, vectors, scalars, *rest = header.tolist()
+            if channel in (LEAVING, LEFT):
+                sender = self.member_of(process)
+                if channel == LEAVING and self.worker.rank == (sender + 1) % (len(self.others) + 1):
+                    self._send(sender, LEFT, [], [])
+                with self.changed:
+                    self.leavers -= 1
+                    self.changed.notify_all()
+                continue
+            payload: list[Tensor | float] = []
+            for place, length in enumerate(rest[: int(vectors)]):
+                part = torch.empty(int(length), dtype=self.dtype)
+                dist.recv(part, process, tag=FIRST_TAG + 1 + place)
+                payload.append(part.to(self.device))
+            payload += rest[int(vectors) : int(vectors + scalars)]
+            with self.changed:
+                self.heard(int(draw))
+                letters = self.come.setdefault(int(channel), deque())
+                letters.append((self.member_of(process), tuple(payload)))
+                self.changed.notify_all()
+
+    def _when(self, ready: Callable[[], bool]) -> None:
+        """Wait; `changed` is held before and after.
+
+        Raises:
+            Exception: what made another task of this process fail.
+        """
+        self.changed.wait_for(lambda: ready() or self.failure is not None)
+        if self.failure is not None:
+            raise self.failure
+
+    def has_come(self, source: int, channel: int) -> bool:
+        return any(sender == source for sender, _ in self.come.get(channel, ()))
+
+    def take(self, source: int, channel: int) -> Payload:
+        """The next message of a sender, waited for."""
+        with self.changed:
+            self._when(lambda: self.has_come(source, channel))
+            letter = next(letter for letter in self.come[channel] if letter[0] == source)
+            self.come[channel].remove(letter)
+            return letter[1]
+
+    def next_of(self, channel: int) -> tuple[int, Payload] | None:
+        """The next message of anybody, waited for; None when nothing can come any more."""
+        with self.changed:
+            self._when(lambda: bool(self.come.get(channel)) or self.leavers == 0)
+            letters = self.come.get(channel)
+            return letters.popleft() if letters else None
+
+    # -- parting ---------------------------------------------------------------------------------------------------
+
+    def run_beside(self, task: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._watched, args=(task,), name="beside", daemon=True)
+        self.beside.append(thread)
+        thread.start()
+
+    def leave(self) -> None:
+        """Say so, wait for all others to say it, and for the tasks beside to end."""
+        if not self.has_left:
+            self.has_left = True
+            for member in self.others if not self.worker.is_server else ():
+                self._send(member, LEAVING, [], [])
+        with self.changed:
+            self._when(lambda: self.leavers == 0)
+        for thread in (self.taking_in, *self.beside):
+            thread.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self) -> None:
+        self.sending.shutdown()
+
+
+class Receipt(Request[Payload | None]):
+    """One message of a sender: see `Worker.receive`."""
+
+    def __init__(self, post: Post, source: int, channel: str) -> None:
+        self.post, self.source, self.channel = post, source, number_of(channel)
+        super().__init__(lambda: post.worker.timed(lambda: post.take(source, self.channel)))
+
+    @property
+    def arrived(self) -> bool:
+        if self._wait is None:
+            return True
+        with self.post.changed:
+            return self.post.has_come(self.source, self.channel)
+
+
+class Letters:
+    """All messages of a channel: see `Worker.messages`."""
+
+    def __init__(self, post: Post, channel: str) -> None:
+        self.post, self.channel = post, number_of(channel)
+
+    def __aiter__(self) -> Letters:
+        return self
+
+    async def __anext__(self) -> tuple[int, Payload]:
+        letter = await Request(lambda: self.post.next_of(self.channel))
+        if letter is None:
+            raise StopAsyncIteration
+        return letter
+
+
+def number_of(channel: str) -> int:
+    """A channel in a header."""
+    return 1 + zlib.crc32(channel.encode())
