@@ -1,15 +1,17 @@
 """BMUF: block-wise model-update filtering. Chen & Huo, ICASSP 2016 (no arXiv number; compared in arXiv:1910.00643).
 
-    local steps, from w ;  G = mean_j x_j - W          the block's update of the global model W
-    Delta <- eta Delta + zeta G ;  W <- W + Delta
-    the next block begins at  W  (classical block momentum)  or at  W + eta Delta  (Nesterov's)
+    local steps, from w ;  G = mean_j x_j - w          what the block adds to where it began
+    Delta <- eta Delta + zeta G ;  W <- W + Delta      the global model
+    the next block begins at  w = W  (classical block momentum)  or at  w = W + eta Delta  (Nesterov's)
 
-A block momentum eta of about 1 - 1/N makes up for averaging over N workers.
+A block momentum eta of about 1 - 1/N makes up for averaging over N workers. Nesterov's form is unverified; written
+so, it is DiLoCo's outer step (`algorithms.diloco`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -29,13 +31,14 @@ class BMUF(Blocks):
 
     Args:
         period: local steps in a block.
-        momentum: of the local optimiser, at the end of a block.
+        momentum: of the local optimiser, at the end of a block (unverified); kept, it adds up with eta and may diverge.
         base: who takes the local steps.
         block_momentum: eta; null: 1 - 1/N.
         block_lr: zeta.
         nesterov: begin the next block at the look-ahead point.
     """
 
+    momentum: Literal["keep", "reset"] = "reset"
     block_momentum: float | None = None
     block_lr: float = 1.0
     nesterov: bool = False
@@ -46,7 +49,7 @@ class BMUF(Blocks):
     def outer(self, worker: Worker, s: State, mean: Vector) -> Vector:
         eta = 1 - 1 / worker.size if self.block_momentum is None else self.block_momentum
         W = s.x if s.global_x is None else s.global_x
-        G = mean - W
+        G = mean - s.x
         s.delta = self.block_lr * G if s.delta is None else torch.add(eta * s.delta, G, alpha=self.block_lr)
         W = W + s.delta
         if not self.nesterov:

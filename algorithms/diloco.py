@@ -31,13 +31,13 @@ class DiLoCo(Blocks):
         momentum: of the inner optimiser, at the end of a block.
         base: who takes the inner steps.
         outer_lr: lr.
-        outer_momentum: mu.
+        outer_momentum: mu (the paper: 0.9).
         nesterov: the outer step looks ahead.
     """
 
     period: int = 8
     outer_lr: float = 0.7
-    outer_momentum: float = 0.9
+    outer_momentum: float = 0.5
     nesterov: bool = True
 
     def begin(self, worker: Worker, x: Vector) -> State:

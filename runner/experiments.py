@@ -51,6 +51,7 @@ class X(StrEnum):
     epoch = "epoch"
     time = "time"
     nodes = "nodes"
+    staleness = "staleness"
 
 
 def _complete_experiment(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -158,7 +159,7 @@ def table(
 ) -> None:
     """One row a method: mean ± std over its seeds.
 
-    Example: experiments table --rows algorithm --columns nodes --values top1_mean_model
+    Example: experiments table --rows algorithm --columns nodes --values top1
     """
     with _user_errors():
         if (rows is None) != (columns is None):
@@ -199,10 +200,11 @@ def plot(
     ] = None,
     results_dir: ResultsDir = Path("results"),
 ) -> None:
-    """Curves of top-1 or loss; time against nodes.
+    """Curves of top-1 or loss; time against nodes; staleness.
 
-    Draws top-1 or loss against epoch and time, or time per iteration against nodes, and prints the figure's path.
-    Times on different clocks, or as for different things, get a panel each.
+    Draws top-1 or loss against epoch and time, time per iteration against nodes, or a histogram of the staleness of
+    what was merged, and prints the figure's path. Top-1 is that of the model by which a run was evaluated. Times on
+    different clocks, or as for different things, get a panel each.
     """
     with _user_errors():
         if output is not None and output.suffix.removeprefix(".") not in list(Picture):

@@ -22,6 +22,7 @@ CLOSING = """\
 Set (key=value)
   nodes=4  gpus_per_node=1  epochs=10  batch_size=32 (per process)  seed=0  device=auto|cpu|cuda  results_dir=results
   rerun=true runs a finished run again; evaluation.every=N evaluates every N epochs
+  server.shards=2 server.placement=own for methods with a parameter server; algorithm.budget=equal for asynchronous ones
   settings of a group by its name: algorithm.overlap=1  optimizer.lr=0.1  schedule.warmup_epochs=5
 
 A virtual cluster (launcher=simulated): real gradients against a virtual clock, in one process

@@ -15,7 +15,8 @@ from runner import results
 from runner.config import Config
 from runner.identity import variant
 from runner.launchers import InterruptedRunError, RunFailedError, local
-from runner.launchers.progress import duration, shown
+from runner.launchers.progress import View, duration, shown
+from runner.report.metrics import EVALUATED, top1_key
 
 
 def title(config: Config) -> str:
@@ -63,7 +64,8 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
             return
         _create(folder, config, overrides)
         try:
-            with shown(folder, heading, config["epochs"], config["evaluation"]["every"], console):
+            view = View(config["epochs"], config["evaluation"]["every"], config["evaluated_model"])
+            with shown(folder, heading, view, console):
                 local.launch(folder, config)
             summary = results.read_json(folder / "summary.json")
             if summary is None:
@@ -83,9 +85,10 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
 
 def outcome(summary: results.Row) -> str:
     """A finished run in a few words."""
-    epoch_s, top1 = summary["epoch_time_s"], summary["top1_mean_model"]
+    model = summary["evaluated_model"]
+    epoch_s, top1 = summary["epoch_time_s"], summary[top1_key(model)]
     time = f"{duration(epoch_s)} of virtual time" if summary["clock"] == "virtual" else f"{epoch_s:.3g} s"
-    found = [] if top1 is None else [f"top-1 {100 * top1:.2f} % (mean model)"]
+    found = [] if top1 is None else [f"top-1 {100 * top1:.2f} % ({EVALUATED[model]})"]
     return "  ".join([*found, f"{time} per epoch"])
 
 

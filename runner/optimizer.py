@@ -68,6 +68,16 @@ class LocalOptimizer:
         """Forget momentum and the like."""
         self.optimizer.state.clear()
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that it remembers, and where its schedule is."""
+        schedule = self.scheduler.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule, "steps": self.steps}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(saved["schedule"])
+        self.steps = saved["steps"]
+
     def go_to(self, step: int) -> None:
         """Let the schedule go on to a later step."""
         if self.steps >= step:

@@ -97,7 +97,7 @@ class Factors:
     """Sets an optimiser's learning rates to their initial ones times factor(step): torch's `LambdaLR`, but lighter."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> None:
-        self.initial = [(group, group["lr"]) for group in optimizer.param_groups]
+        self.optimizer, self.initial = optimizer, [group["lr"] for group in optimizer.param_groups]
         self.factor, self.steps = factor, 0
         self._set()
 
@@ -105,9 +105,16 @@ class Factors:
         self.steps += 1
         self._set()
 
+    def state_dict(self) -> dict[str, int]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, saved: dict[str, int]) -> None:
+        self.steps = saved["steps"]
+        self._set()
+
     def _set(self) -> None:
         factor = self.factor(self.steps)
-        for group, lr in self.initial:
+        for group, lr in zip(self.optimizer.param_groups, self.initial, strict=True):
             group["lr"] = lr * factor
 
 

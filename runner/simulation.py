@@ -26,6 +26,7 @@ from runner.prepare import make_algorithm, make_model, make_optimizer, make_samp
 from runner.problem import Score, make_problem
 from runner.recording import Journal, Recorder
 from runner.results import Row, write_json
+from runner.runtimes.base import Saved
 from runner.runtimes.gradients import STAND_IN, Batched, Buffers, NoGradients, Pool, Replicas, Source, copied, cores
 from runner.runtimes.mail import Claims
 from runner.runtimes.mishaps import Mishaps
@@ -66,13 +67,14 @@ class Simulation:
         graph = make_graph(config, self.algorithm, self.size, self.per_epoch)
         everyone = Group(tuple(range(self.size)))
         draws = config["epochs"] * self.per_epoch
-        claims = Claims(draws * self.size) if configs.shares_work(config) else None
+        self.claims = Claims(draws * self.size) if configs.shares_work(config) else None
+        self.hold_at: int | None = None
         x0: Vector = STAND_IN if self.replicas is None else self.replicas.problem.x0  # type: ignore[assignment]
 
         def member(rank: int) -> VirtualWorker:
             per_node, servers = make.workers_per_node(config), configs.servers(config)
             where = self.cluster, rank, everyone, per_node, servers
-            return VirtualWorker(*where, graph, draws, self.per_epoch, x0, self._make_optimizer(rank), claims)
+            return VirtualWorker(*where, graph, draws, self.per_epoch, x0, self._make_optimizer(rank), self.claims)
 
         self.cluster.workers = [member(rank) for rank in range(self.size)]
         self.cluster.servers = [member(self.size + shard) for shard in range(configs.servers(config))]
@@ -116,6 +118,26 @@ class Simulation:
             RunFailedError: a method waited in vain for a worker that is gone, or all are.
             DeadlockError: it waits for what will never happen.
         """
+        self.start(yielded, changed, served)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """To the end, or, with `hold_at`, until all workers are held and nothing is under way."""
+        cluster = self.cluster
+        cluster.engine.run()
+        if cluster.engine.held:  # an exchange that nobody waits for yet makes nothing happen when it arrives
+            gathered_s = [worker.gathered_s for worker in cluster.workers]
+            cluster.engine.now = max(cluster.engine.now, cluster.network.quiet_s, *gathered_s)
+        if not any(worker.task for worker in self.cluster.workers):
+            raise RunFailedError(f"no worker is alive after {self.cluster.engine.now:.6g} s of virtual time")
+
+    def start(
+        self,
+        yielded: Callable[[VirtualWorker, Vector], None],
+        changed: Callable[[], None] = lambda: None,
+        served: Callable[[VirtualWorker, Vector], None] = lambda server, x: None,
+    ) -> None:
+        """Let all workers and servers begin: see `run`."""
         failures = make.failures(self.config)
         plan = failures.happenings(self.size, make.workers_per_node(self.config))
 
@@ -131,14 +153,36 @@ class Simulation:
             if plan:
                 mishaps.yielded(worker, x)
             yielded(worker, x)
+            if self.hold_at is not None and worker.draw >= self.hold_at and worker.task is not None:
+                self.cluster.engine.hold(worker.task)
 
         for server in self.cluster.servers:
             self.cluster.start(server, self.algorithm.serve(server), partial(served, server))  # type: ignore[attr-defined]
         for worker in self.cluster.workers:
             start(worker)
-        self.cluster.engine.run()
-        if not any(worker.task for worker in self.cluster.workers):
-            raise RunFailedError(f"no worker is alive after {self.cluster.engine.now:.6g} s of virtual time")
+
+    def save(self) -> Saved:
+        """All that this run is while its workers are held: tensors and plain containers."""
+        members = [member.save() for member in self.members]
+        claimed = self.claims.taken if self.claims is not None else 0
+        return {"members": members, "claimed": claimed, "time_s": self.cluster.engine.now}
+
+    def load(self, saved: Saved) -> None:
+        """Take up from there; before `run`."""
+        for member, own in zip(self.members, saved["members"], strict=True):
+            member.load(own)
+        if self.claims is not None:
+            self.claims.taken = saved["claimed"]
+        self.cluster.engine.now = saved["time_s"]
+
+    def release(self) -> None:
+        """Let the workers that are held go on."""
+        self.hold_at = None
+        self.cluster.engine.release()
+
+    @property
+    def members(self) -> list[VirtualWorker]:
+        return [*self.cluster.workers, *self.cluster.servers]
 
     def close(self) -> None:
         self.source.close()

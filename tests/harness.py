@@ -71,8 +71,15 @@ def trajectory(config: Config, steps: int | None = None) -> dict[str, Any]:
     """In a process of a group: run the configuration's algorithm; its iterates (steps, d) and what it sent."""
     parts = assemble(config, torch.device("cpu"))
     iterates = collect(parts, steps)
+    if parts.worker.post is not None:
+        parts.worker.leave().wait()
     parts.worker.close()
     return {"iterates": torch.stack(iterates), "bytes_sent": parts.worker.split.bytes_sent}
+
+
+def trajectories(configs: list[Config]) -> list[dict[str, Any]]:
+    """In a process of a group: `trajectory` of each, one after the other."""
+    return [trajectory(config) for config in configs]
 
 
 def collect(parts: Parts, steps: int | None) -> list[Tensor]:
@@ -92,10 +99,13 @@ def run(*overrides: str, steps: int | None = None) -> Tensor:
 
 def simulated_run(*overrides: str, steps: int | None = None) -> Tensor:
     """As `run`, on the virtual cluster: the iterates of every worker once per process, (processes, steps, d)."""
-    config = configure(*overrides, "launcher=simulated")
+    return simulated(Simulation(configure(*overrides, "launcher=simulated"), torch.device("cpu")), steps)
+
+
+def simulated(simulation: Simulation, steps: int | None = None) -> Tensor:
+    """The iterates of a simulation: see `simulated_run`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    simulation = Simulation(config, torch.device("cpu"))
     iterates: list[list[Tensor]] = [[] for _ in simulation.cluster.workers]
     try:
         simulation.run(lambda worker, x: iterates[worker.rank].append(x))

@@ -198,6 +198,11 @@ class Network:
         free[place] = max(start + link.seconds(nbytes, start), tail)
         return free[place]
 
+    @property
+    def quiet_s(self) -> float:
+        """When all that was sent has arrived."""
+        return max(*self._ingress, *self._inner_ingress)
+
     def gather_s(self, nbytes: float) -> float:
         """Seconds in which the GPUs of one worker, each with its share of a vector of nbytes, all have the whole."""
         return (self.lanes - 1) * self.intra.latency_s + self.intra.seconds(nbytes * (self.lanes - 1) / self.lanes)

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from runner.report.metrics import top1_key
 from runner.results import Row
 
 POLL_S = 0.2
@@ -40,9 +41,8 @@ class Tail:
 
 
 @contextmanager
-def shown(folder: Path, title: str, epochs: int, every: int, console: Console) -> Iterator[None]:
-    """Show the run in `folder`, evaluated every so many epochs, while the block runs: a live bar on a terminal,
-    elsewhere a line per evaluation.
+def shown(folder: Path, title: str, view: View, console: Console) -> Iterator[None]:
+    """Show the run in `folder` while the block runs: a live bar on a terminal, elsewhere a line per evaluation.
 
     Where evaluations are far apart, or there are none, a line comes from time to time.
     """
@@ -58,7 +58,7 @@ def shown(folder: Path, title: str, epochs: int, every: int, console: Console) -
         transient=True,
         disable=not live,
     )
-    task = progress.add_task(title, total=epochs, words="starting", left="left")
+    task = progress.add_task(title, total=view.epochs, words="starting", left="left")
 
     def say(words: str) -> None:
         if not live:
@@ -66,7 +66,7 @@ def shown(folder: Path, title: str, epochs: int, every: int, console: Console) -
 
     def follow() -> None:
         rows, evaluations = Tail(folder / "rank-00000.jsonl"), Tail(folder / "evaluations.jsonl")
-        view, silence = View(epochs, every), Silence(time.monotonic())
+        silence = Silence(time.monotonic())
         while True:
             last = done.wait(POLL_S)
             evaluated = evaluations.new()
@@ -110,10 +110,10 @@ class Silence:
 
 
 class View:
-    """The few numbers that are shown, of a run that is evaluated every so many epochs."""
+    """The few numbers that are shown, of a run that is evaluated every so many epochs, by its mean model or centre."""
 
-    def __init__(self, epochs: int, every: int = 1) -> None:
-        self.epochs, self.every = epochs, every
+    def __init__(self, epochs: int, every: int = 1, model: str = "mean") -> None:
+        self.epochs, self.every, self.model = epochs, every, model
         self.row: dict[str, Any] = {}
         self.losses: dict[int, dict[int, float | None]] = {}  # the last of each worker, by the next evaluation's epoch
         self.evaluation: Row | None = None
@@ -166,9 +166,10 @@ class View:
         parts = [f"epoch {place['epoch']:.1f}/{self.epochs}"]
         if (loss := self.loss(place["epoch"])) is not None:
             parts.append(f"loss {loss:.4g}")
-        top1 = (self.evaluation or {}).get("top1_mean_model")
+        top1 = (self.evaluation or {}).get(top1_key(self.model))
         if top1 is not None and (evaluation is not None or not self.awaited):
-            parts.append(f"top-1 {100 * top1:.1f} %")
+            whose = "" if self.model == "mean" else f" ({self.model})"
+            parts.append(f"top-1 {100 * top1:.1f} %{whose}")
         if self.virtual:
             parts.append(f"virtual time {duration(place['time_s'])}")
         elif self.rate:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runner.report.metrics import top1_key
 from runner.report.runs import Run, natural_order, read_evaluations
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _OF_THE_RUN = (
         "gpus_per_node",
     ),
     *("workers", "batch_size", "global_batch_size", "seed", "cluster", "cost", "failures", "time_as_for"),
+    "evaluated_model",
 )
 _OF_THE_EVALUATION = (
     *(
@@ -119,6 +121,8 @@ def _evaluated(runs: Sequence[Run]) -> tuple[list[tuple[Run, list[dict[str, Any]
     for run in runs:
         if run.summary is not None and not run.timing_only:
             rows, problem = read_evaluations(run)
+            for row in rows:
+                row["top1"] = row.get(top1_key(run.values["evaluated_model"]))
             found += [(run, rows)] if rows else []
             problems += [problem] if problem else []
     if not found:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.report.metrics import METRICS
+from runner.report.metrics import METRICS, top1_key
 from runner.report.runs import COUNTS, Run, natural_order, shorten, unknown_name
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _SHOWN_IF_NEEDED = (
 )
 # A method brings its topology, and the global batch its learning rate: one that was chosen by hand shows.
 _USUALLY_FOLLOWS_FROM = {"topology": ["method"], "lr": ["method", "global_batch_size"], "settings": ["method"]}
-_NO_ROW_KEY = {"status", "group", "seed", "identity", *METRICS}
+_NO_ROW_KEY = {"status", "group", "seed", "identity", "staleness", *METRICS}
 
 
 def summaries(runs: Iterable[Run]) -> "pd.DataFrame":
@@ -49,7 +49,11 @@ def summaries(runs: Iterable[Run]) -> "pd.DataFrame":
     rows = [run.values for run in runs if run.summary is not None]
     if not rows:
         raise LookupError("none of the runs has finished; `experiments list` shows where they are")
-    keys = list(dict.fromkeys(key for row in rows for key in (*row, *_SHOWN, "nodes", "workers", "seed")))
+    keys = list(
+        dict.fromkeys(
+            key for row in rows for key in (*row, *_SHOWN, "nodes", "workers", "seed", "evaluated_model", "top1")
+        )
+    )
     # An object array from the start: pandas would turn None into NaN, and a loss that is NaN is no missing one.
     return pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in keys})
 
@@ -110,6 +114,23 @@ def timed_apart(frame: "pd.DataFrame", keys: Sequence[str]) -> list[str]:
     if "time_as_for" not in keys and tells_apart(frame, "time_as_for", keys):
         keys = [*keys, "time_as_for"]
     return list(keys)
+
+
+def shown_top1(runs: Iterable[Mapping[Any, Any]]) -> str:
+    """Which key holds the top-1 that tables show: that of the one model that all runs were evaluated by, or `top1`."""
+    models = evaluated(runs)
+    return "top1" if len(models) > 1 else top1_key(models[0] if models else None)
+
+
+def evaluated(runs: Iterable[Mapping[Any, Any]]) -> list[str]:
+    """The models by which the runs were evaluated: `mean`, `centre` or both; none where there is no accuracy."""
+    return sorted({run["evaluated_model"] for run in runs if run.get("top1") is not None}, reverse=True)
+
+
+def evaluated_apart(frame: "pd.DataFrame", keys: Sequence[str], values: Sequence[str]) -> list[str]:
+    """`keys`, and the model where several are behind the `top1` among the values: these are never averaged."""
+    mixed = "top1" in values and "evaluated_model" not in keys and len(evaluated(frame.to_dict("records"))) > 1
+    return [*keys, "evaluated_model"] if mixed else list(keys)
 
 
 def differs(frame: "pd.DataFrame", key: str) -> bool:

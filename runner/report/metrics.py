@@ -16,6 +16,7 @@ class Metric:
 
 
 METRICS = {
+    "top1": Metric("top-1 (%)", "accuracy"),  # of whichever model is the run's own to be evaluated
     "top1_mean_model": Metric("top-1, mean model (%)", "accuracy"),
     "top1_workers_mean": Metric("top-1, workers' mean (%)", "accuracy"),
     "top1_workers_std": Metric("top-1, std over workers (%)", "accuracy"),
@@ -33,14 +34,25 @@ METRICS = {
     "wait_s": Metric("wait (s)", "seconds"),
     "data_s": Metric("data (s)", "seconds"),
     "bytes_sent": Metric("sent per worker", "bytes"),
+    "staleness_mean": Metric("staleness", "number"),
 }
-DEFAULT_METRICS = (*("top1_mean_model", "epoch_time_s", "compute_share", "wait_share", "data_share", "bytes_sent"),)
+DEFAULT_METRICS = ("epoch_time_s", "compute_share", "wait_share", "data_share", "bytes_sent")
+"""Beside the accuracy, and the staleness where any run has some."""
+
+EVALUATED = {"mean": "mean model", "centre": "centre"}
+"""The models whose accuracy a run may be known by (`evaluated_model` of its summary), for people."""
 
 HEADERS = {
     "gpus_per_node": "processes per node",
     "batch_size": "batch per process",
     "global_batch_size": "global batch",
+    "evaluated_model": "top-1 of",
 }
+
+
+def top1_key(evaluated_model: str | None) -> str:
+    """Where summaries and evaluations hold a run's own top-1."""
+    return "top1_centre" if evaluated_model == "centre" else "top1_mean_model"
 
 
 def metric_of(key: str) -> Metric:

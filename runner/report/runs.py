@@ -6,6 +6,7 @@ A report must come out whatever lies there: what cannot be read becomes a `Run` 
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.build import nearest
+from runner.report.metrics import top1_key
 
 STATUSES = ("queued", "running", "finished", "failed", "interrupted")
 DESERTED = "its launcher was killed, or its machine went down; the same command runs it again"
@@ -23,12 +25,13 @@ _DEEPEST = 8  # levels below runs/; ends a loop of symbolic links
 _TEXTS = (
     *("algorithm", "variant", "settings", "experiment", "topology"),
     *("dataset", "model", "problem", "launcher", "clock", "cluster", "cost", "failures", "time_as_for", "batch_norm"),
+    "evaluated_model",
 )
 COUNTS = ("nodes", "gpus_per_node", "workers", "batch_size", "global_batch_size", "seed")
 _NUMBERS = (
     *("epochs", "iterations", "top1_mean_model", "top1_workers_mean", "top1_workers_std", "top1_centre"),
     *("loss_mean_model", "consensus_distance", "epoch_time_s", "training_time_s", "iteration_time_s"),
-    *("compute_s", "wait_s", "data_s", "bytes_sent"),
+    *("compute_s", "wait_s", "data_s", "bytes_sent", "staleness_mean"),
 )
 
 
@@ -65,8 +68,10 @@ class Run:
     @cached_property
     def values(self) -> dict[str, Any]:
         """What a filter, a row or a column can ask for: the summary, or else the configuration, and what follows."""
-        if self.summary is not None:  # older ones do not name the problem
+        if self.summary is not None:  # older ones name neither the problem nor the model evaluated
             values = {"problem": "none" if self.timing_only else "supervised"} | self.summary
+            values["evaluated_model"] = values.get("evaluated_model") or "mean"
+            values["top1"] = values.get(top1_key(values["evaluated_model"]))
         else:
             values = _from_config(self.folder / "config.yaml")
         values |= {"identity": self.identity, "status": self.status, "group": self.group, "method": method(values)}
@@ -235,6 +240,7 @@ def _wrong_in(summary: dict[str, Any], path: Path) -> str | None:
         (_TEXTS, _is_text, "text"),
         (COUNTS, _is_count, "a whole number"),
         (_NUMBERS, _is_number, "a number"),
+        (("staleness",), _is_histogram, "counts by age such as 0:120,1:30"),
     ):
         for key in keys:
             value = summary.get(key)
@@ -299,6 +305,10 @@ def _is_scalar(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_histogram(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"(\d+:\d+(,\d+:\d+)*)?", value) is not None
 
 
 def _is_count(value: Any) -> bool:

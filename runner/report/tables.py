@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from runner.report.formats import Cell, Column, Table
-from runner.report.metrics import DEFAULT_METRICS, header_of, metric_of
+from runner.report.metrics import DEFAULT_METRICS, EVALUATED, header_of, metric_of
 from runner.report.runs import Run, natural_order
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_SPARE = {"method": 2, "workers": 2, "seed": 3, "top1_mean_model": 3, "model": 5, "dataset": 6, "epoch_time_s": 6}
+_TOP1 = {"top1": 3, "top1_mean_model": 3, "top1_centre": 3, "evaluated_model": 3}
+_SPARE = {"method": 2, "workers": 2, "seed": 3, **_TOP1, "model": 5, "dataset": 6, "epoch_time_s": 6}
 """Which columns a list of runs can do without on a narrow terminal: the highest first."""
 
 
@@ -34,6 +35,9 @@ def run_list(runs: Sequence[Run]) -> Table:
     if len(clocks) > 1:
         settings.append("clock")
     settings += [key for key in frames.OF_VIRTUAL_RUNS if len({run.values.get(key) for run in shown} - {None}) > 1]
+    top1 = frames.shown_top1(run.values for run in shown)
+    if top1 == "top1":
+        settings.append("evaluated_model")
     columns = [
         Column("status", "status"),
         Column("group", "experiment", spare=1),
@@ -42,10 +46,7 @@ def run_list(runs: Sequence[Run]) -> Table:
             Column(key, header_of(key), _kind(run.values.get(key) for run in shown), spare=_SPARE.get(key, 4))
             for key in settings
         ),
-        *(
-            Column(key, metric_of(key).header, metric_of(key).kind, spare=_SPARE[key])
-            for key in ("top1_mean_model", "epoch_time_s")
-        ),
+        *(Column(key, metric_of(key).header, metric_of(key).kind, spare=_SPARE[key]) for key in (top1, "epoch_time_s")),
         Column("updated", "when", spare=7),
     ]
     rows = [
@@ -74,7 +75,7 @@ def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: S
     frames.check_keys("--by", by or (), frame)
     frames.check_values("--values", values or (), frame)
     values = list(values or _default_metrics(frame))
-    keys = frames.timed_apart(frame, by or frames.row_keys(frame))
+    keys = frames.evaluated_apart(frame, frames.timed_apart(frame, by or frames.row_keys(frame)), values)
     folded = frames.fold(frame, keys, values)
     columns = [
         *(Column(key, header_of(key), _kind(frame[key])) for key in keys),
@@ -98,7 +99,11 @@ def pivot(frame: "pd.DataFrame", rows: str, columns: str, values: Sequence[str] 
     if rows == columns:
         raise ValueError(f"--rows and --columns are both {rows}; name two different settings")
     values = list(values or _default_metrics(frame)[:1])
-    row_keys = [key for key in frames.timed_apart(frame, [rows, columns]) if key != columns]
+    asked = frames.evaluated_apart(frame, [rows, columns], values)
+    models = _models_across(frame, columns) if len(asked) > 2 else {}
+    if models:  # each column has its own model, and says so
+        asked.remove("evaluated_model")
+    row_keys = [key for key in frames.timed_apart(frame, asked) if key != columns]
     folded = frames.fold(frame, [*row_keys, columns], values).to_dict("records")
     across = sorted({row[columns] for row in folded}, key=natural_order)
     cells = {
@@ -113,7 +118,8 @@ def pivot(frame: "pd.DataFrame", rows: str, columns: str, values: Sequence[str] 
         *(
             Column(
                 f"{value}[{columns}={there}]",
-                f"{header_of(columns)} {there}" + ("" if only else f": {metric_of(value).header}"),
+                f"{header_of(columns)} {there}{models.get(there, '')}"
+                + ("" if only else f": {metric_of(value).header}"),
                 metric_of(value).kind,
                 measured=True,
             )
@@ -154,15 +160,35 @@ def _notes(frame: "pd.DataFrame", keys: Sequence[str], values: Sequence[str], ro
         notes.append(
             "Compute, wait (for communication) and data (waiting for it): percent of a worker's training time."
         )
+    if "staleness_mean" in values:
+        notes.append("Staleness: by how many steps or updates what was merged lagged behind, in the mean.")
     if "bytes_sent" in values:
         inside = any((gpus or 1) > 1 for gpus in frame["gpus_per_node"])
         notes.append(f"Sent: payload over the whole run{', inside nodes too' if inside else ''}.")
     return [*notes, *frames.time_notes(frame.to_dict("records"))]
 
 
+def _models_across(frame: "pd.DataFrame", columns: str) -> dict[Any, str]:
+    """By column, the model behind its accuracies; nothing where a column has several."""
+    from runner.report import frames
+
+    models = {
+        there: frames.evaluated(frame[frame[columns] == there].to_dict("records"))
+        for there in frame[columns].dropna().unique()
+    }
+    if any(len(each) > 1 for each in models.values()):
+        return {}
+    return {there: f" ({EVALUATED[each[0]]})" for there, each in models.items() if each}
+
+
 def _default_metrics(frame: "pd.DataFrame") -> list[str]:
-    """What to show when nothing is asked for: runs for the time only have no accuracy."""
-    return [value for value in DEFAULT_METRICS if value in frame and frame[value].notna().any()]
+    """What to show when nothing is asked for: timing has no accuracy, and most methods no staleness."""
+    from runner.report import frames
+
+    shown = [frames.shown_top1(frame.to_dict("records")), *DEFAULT_METRICS]
+    if "staleness_mean" in frame and (frame["staleness_mean"].dropna() > 0).any():
+        shown.append("staleness_mean")
+    return [value for value in shown if value in frame and frame[value].notna().any()]
 
 
 def _measured(row: dict[Any, Any], value: str) -> Cell:

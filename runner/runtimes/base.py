@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
 from algorithms.worker import Group, Vector
+from runner.checkpoint import decode, encode
 from runner.clock import Split
+from runner.optimizer import LocalOptimizer
 from runner.randomness import stream_seed
 from runner.runtimes.gradients import STAND_IN, StandIn
+
+S = TypeVar("S")
+Saved = dict[str, Any]
 
 
 class Member:
@@ -24,6 +30,9 @@ class Member:
         seed: of the run.
     """
 
+    counters: ClassVar[tuple[str, ...]] = ("draw",)
+    """What is counted of this worker, by attribute."""
+
     def __init__(self, rank: int, everyone: Group, per_node: int, servers: int, per_epoch: int, seed: int) -> None:
         self.rank, self.size, self.everyone = rank, len(everyone.ranks), everyone
         self.per_node, self.per_epoch, self.seed = per_node, per_epoch, seed
@@ -31,6 +40,37 @@ class Member:
         self.split = Split()
         self.draw = 0
         """How far training has got: mini-batches per worker. A server's is that of the furthest worker it heard of."""
+
+        self.optimizer: LocalOptimizer | None = None
+        self.state: Any = None
+        self.saved: Saved | None = None
+
+    def restore(self, state: S) -> S:
+        self.state = state if self.saved is None else decode(self.saved["state"])
+        restored: S = self.state
+        return restored
+
+    def save(self) -> Saved:
+        """All that this worker is between two steps, as tensors and plain containers."""
+        counters = {name: getattr(self, name) for name in self.counters}
+        optimizer = None if self.optimizer is None else self.optimizer.state_dict()
+        return {"state": encode(self.state), "counters": counters, "optimizer": optimizer, "buffers": self.buffers()}
+
+    def load(self, saved: Saved) -> None:
+        """Take up from there; before the algorithm runs."""
+        self.saved = saved
+        for name, value in saved["counters"].items():
+            setattr(self, name, value)
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(saved["optimizer"])
+        self.set_buffers(saved["buffers"])
+
+    def buffers(self) -> list[dict[str, torch.Tensor]]:
+        """Copies of the problem's buffers, one set for each GPU that this stands for."""
+        raise NotImplementedError
+
+    def set_buffers(self, buffers: list[dict[str, torch.Tensor]]) -> None:
+        raise NotImplementedError
 
     @property
     def node(self) -> Group:

@@ -101,6 +101,9 @@ class Task:
             except StopIteration as stop:
                 self._yielded(stop.value)
                 self._step = self._run.__anext__().__await__()
+                if self.paused_s is not None:  # held between two steps
+                    self.waits_for, self._is_due = None, True
+                    return
             except StopAsyncIteration:
                 self.waits_for = None
                 self.engine.end(self)
@@ -150,6 +153,7 @@ class Engine:
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._posted = 0
         self.tasks: dict[Task, None] = {}  # a set that keeps its order
+        self.held: list[Task] = []
 
     def at(self, time_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
         """Call action(argument) at a virtual time, not before now."""
@@ -161,11 +165,22 @@ class Engine:
         self.tasks[task] = None
         self.at(self.now, lambda _: task.advance() if task in self.tasks else None)
 
+    def hold(self, task: Task) -> None:
+        """Let a task stand still between two steps, until `release`."""
+        task.pause()
+        self.held.append(task)
+
+    def release(self) -> None:
+        """Let those that are held go on, all now."""
+        held, self.held = self.held, []
+        for task in held:
+            task.resume()
+
     def end(self, task: Task) -> None:
         self.tasks.pop(task, None)
 
     def run(self) -> None:
-        """Until all tasks have ended.
+        """Until all tasks have ended; or, while some are `held`, until nothing more happens without them.
 
         Raises:
             DeadlockError: they cannot.
@@ -173,6 +188,8 @@ class Engine:
         events, pop = self._events, heapq.heappop
         while self.tasks:
             if not events:
+                if self.held:
+                    return
                 raise DeadlockError(self._who_waits())
             self.now, _, action, argument = pop(events)
             action(argument)

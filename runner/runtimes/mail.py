@@ -6,7 +6,7 @@ come any more: the loops over messages end, and with them the tasks beside, the 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,8 @@ class Letter:
     Args:
         draw: how far its sender was.
         vectors: in it, in whole vectors (d,).
+        lives: of its sender and its receiver, when it left: see `Mail`.
+        number: among those from its sender to that life of its receiver on this channel.
     """
 
     source: VirtualWorker
@@ -52,13 +54,24 @@ class Letter:
     payload: Payload
     nbytes: int
     vectors: float
+    lives: tuple[int, int]
+    number: int
 
 
 class Mail:
-    """The asynchronous messages of one worker or server: those that have come, and who waits for which."""
+    """The asynchronous messages of one worker or server: those that have come, and who waits for which.
+
+    A message that was lost and sent again, or that a link slower than now carries, holds up those that left after it.
+    What a worker has sent before its death arrives; but once it is back, all is lost that is still under way from or to
+    its former life, so that nobody takes the answer to a question of that life for one to a later question.
+    """
 
     def __init__(self, worker: VirtualWorker) -> None:
         self.worker = worker
+        self.life = 0  # a death and a return each begin another
+        self.sent: Counter[tuple[int, int, str]] = Counter()  # by receiver, its life, and channel
+        self.taken: Counter[tuple[int, str]] = Counter()  # by sender and channel, in this life
+        self.early: dict[tuple[int, str, int], Letter] = {}
         self.come: dict[str, deque[tuple[int, Payload]]] = {}  # by channel: (sender, message)
         self.receiving: dict[tuple[int, str], deque[Receive]] = {}
         self.loops: dict[str, Messages] = {}
@@ -72,10 +85,9 @@ class Mail:
                     self.come[channel].remove(letter)
                     receive.complete(letter[1])
                     return receive
-            if source in self.worker.cluster.farewells.gone:
-                receive.complete(None)
-                return receive
         waiting.append(receive)
+        if source in self.worker.cluster.farewells.gone:
+            self.gone(source)
         return receive
 
     def messages(self, channel: str) -> Messages:
@@ -83,33 +95,60 @@ class Mail:
             self.loops[channel] = Messages(self.worker, channel)
         return self.loops[channel]
 
+    def next_number(self, target: Mail, channel: str) -> int:
+        """Of a message to that one."""
+        way = target.worker.rank, target.life, channel
+        self.sent[way] += 1
+        return self.sent[way] - 1
+
     def take(self, letter: Letter) -> None:
-        """A message is here."""
+        """A message is here: its turn comes after those that left before it."""
+        source, channel, farewells = letter.source.rank, letter.channel, self.worker.cluster.farewells
+        if letter.lives[1] != self.life:
+            farewells.arrived()
+            return
+        self.early[source, channel, letter.number] = letter
+        while (next_one := self.early.pop((source, channel, self.taken[source, channel]), None)) is not None:
+            self.taken[source, channel] += 1
+            self._take(next_one)
+            farewells.arrived()
+
+    def _take(self, letter: Letter) -> None:
         source, channel, worker = letter.source.rank, letter.channel, self.worker
-        worker.cluster.farewells.under_way -= 1
+        of_former_life = letter.lives[0] != letter.source.letters.life and letter.source.task is not None
+        if worker.task is None or of_former_life:  # the dead take nothing in
+            return
         if worker.is_server and letter.draw > worker.draw:
             worker.draw = letter.draw
             worker.move_schedule(letter.draw - 1)
-        if worker.task is not None:  # the dead take nothing in
-            waiting = self.receiving.get((source, channel))
-            if waiting:
-                waiting.popleft().complete(letter.payload)
-            else:
-                self.come.setdefault(channel, deque()).append((source, letter.payload))
-                if channel in self.loops:
-                    self.loops[channel].wake()
-        worker.cluster.farewells.look()
+        waiting = self.receiving.get((source, channel))
+        if waiting:
+            waiting.popleft().complete(letter.payload)
+        else:
+            self.come.setdefault(channel, deque()).append((source, letter.payload))
+            if channel in self.loops:
+                self.loops[channel].wake()
 
     def gone(self, source: int) -> None:
-        """A sender has died: what it has not sent is not waited for."""
-        for (sender, _), waiting in self.receiving.items():
-            while sender == source and waiting:
-                waiting.popleft().complete(None)
+        """A sender has died, or is back: what it has not sent, or what is lost, is not waited for."""
+        cluster = self.worker.cluster
+        sent, is_back = cluster.member(source).letters.sent, source not in cluster.farewells.gone
+        for (sender, channel), waiting in list(self.receiving.items()):
+            if sender == source:
+                way = self.worker.rank, self.life, channel
+                under_way = 0 if is_back else sent[way] - self.taken[source, channel]
+                unsent = [waiting.pop() for _ in range(len(waiting) - under_way)]
+                for receive in reversed(unsent):
+                    receive.complete(None)
 
     def clear(self) -> None:
-        self.come.clear()
-        self.receiving.clear()
-        self.loops.clear()
+        """Another life begins."""
+        self.life += 1
+        held_up = len(self.early)
+        for letters in (self.taken, self.early, self.come, self.receiving, self.loops):
+            letters.clear()
+        for _ in range(held_up):
+            self.worker.cluster.farewells.arrived()
 
 
 class Receive(Pending[Payload | None]):
@@ -202,6 +241,11 @@ class Farewells:
         self.leaving[leave.worker.rank] = leave
         self.look()
 
+    def arrived(self) -> None:
+        """A message is under way no more."""
+        self.under_way -= 1
+        self.look()
+
     def look(self) -> None:
         """Whether that was the last there was to wait for."""
         # What is under way first: it alone costs nothing to ask, and is asked after every message.
@@ -222,4 +266,9 @@ class Farewells:
         self.look()
 
     def note_return(self, rank: int) -> None:
+        """A worker is back: whatever it has missed, or not sent, it will not make up for."""
         self.gone.pop(rank, None)
+        self.leaving.pop(rank, None)
+        self.cluster.member(rank).letters.clear()
+        for worker in [*self.cluster.workers, *self.cluster.servers]:
+            worker.letters.gone(rank)

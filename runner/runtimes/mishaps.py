@@ -82,7 +82,7 @@ class Mishaps:
 
     def _resume(self, worker: VirtualWorker) -> None:
         if worker.task is not None:
-            for task in (worker.task, *worker.companions):
+            for task in (*worker.companions, worker.task):  # it may be about to end, once they have done their part
                 task.resume()
 
     def _die(self, worker: VirtualWorker) -> None:

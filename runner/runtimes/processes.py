@@ -24,7 +24,7 @@ from runner.clock import Mark, TrainingClock
 from runner.optimizer import LocalOptimizer
 from runner.problem import Problem
 from runner.runtimes.accounting import all_gather_bytes, all_reduce_bytes
-from runner.runtimes.base import Member
+from runner.runtimes.base import Member, Saved
 from runner.runtimes.driver import Request, drive
 from runner.runtimes.exchange import Exchange, wait_for
 from runner.runtimes.post import Letters, Post, Receipt
@@ -107,6 +107,8 @@ class ProcessWorker(Member):
             runs the method, and the others compute gradients for it.
     """
 
+    counters = ("draw", "exchanges")
+
     def __init__(
         self,
         mesh: Mesh,
@@ -126,7 +128,8 @@ class ProcessWorker(Member):
         everyone = Group(tuple(range(mesh.workers)))
         super().__init__(mesh.worker, everyone, per_node, mesh.servers, per_epoch, seed)
         self.mesh, self.problem, self.batches, self.draws = mesh, problem, batches, draws
-        self.optimizer, self._graph, self.clock, self.claims = optimizer, graph, clock, claims
+        self.optimizer: LocalOptimizer = optimizer
+        self._graph, self.clock, self.claims = graph, clock, claims
         self.claim: int | None = None
         self.post: Post | None = None
         if asynchronous and mesh.lane == 0:
@@ -135,7 +138,6 @@ class ProcessWorker(Member):
         self.exchanges = 0
         self.outbox: deque[list[dist.Work]] = deque()
         self.loss = torch.zeros(())
-        self.state: Any = None
         self.watcher: ThreadPoolExecutor | None = None
         self._reducer: tuple[Group | None, DistributedDataParallel] | None = None
         self._backward_done: Mark | None = None
@@ -157,9 +159,18 @@ class ProcessWorker(Member):
     def initial(self) -> Vector:
         return self.own_part(self.problem.initial())
 
-    def restore(self, state: S) -> S:
-        self.state = state
-        return state
+    def save(self) -> Saved:
+        # Torch's reducer sums its first gradients in another order than all later ones. Whoever goes on from here
+        # has a new one; so has this run.
+        self._reducer = None
+        return super().save()
+
+    def buffers(self) -> list[dict[str, Tensor]]:
+        return [{name: buffer.clone() for name, buffer in self.problem.buffers().items()}]
+
+    def set_buffers(self, buffers: list[dict[str, Tensor]]) -> None:
+        for name, buffer in self.problem.buffers().items():
+            buffer.copy_(buffers[0][name])
 
     def has_work(self) -> Request[bool]:
         return Request(lambda: self.draw < self.draws if self.claims is None else self._may_claim())

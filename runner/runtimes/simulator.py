@@ -23,7 +23,7 @@ from runner.randomness import stream_seed
 from runner.runtimes.accounting import all_gather_bytes, message_bytes
 from runner.runtimes.base import Member, share_of
 from runner.runtimes.engine import Engine, Pending, Ready, Task, VirtualClock
-from runner.runtimes.gradients import Source, StandIn
+from runner.runtimes.gradients import Buffers, Source, StandIn
 from runner.runtimes.mail import Claims, Farewells, Leave, Letter, Mail, Messages, Receive
 from runner.runtimes.reductions import Collective, Gradient, NodeGradient, ReducedGradient, Reduction
 
@@ -113,7 +113,9 @@ class Cluster:
         nbytes = round(vectors * self.vector_bytes) + scalars * SCALAR_BYTES
         source.split.bytes_sent += -(-nbytes // self.lanes)
         self.farewells.under_way += 1
-        letter = Letter(source, target, channel, source.draw, payload, nbytes, vectors)
+        theirs = self.member(target).letters
+        lives, number = (source.letters.life, theirs.life), source.letters.next_number(theirs, channel)
+        letter = Letter(source, target, channel, source.draw, payload, nbytes, vectors, lives, number)
         self.carry(letter)
 
     def carry(self, letter: Letter) -> None:
@@ -153,6 +155,8 @@ class VirtualWorker(Member):
         claims: from which the workers take mini-batches, where they do not have equal shares.
     """
 
+    counters = ("draw", "gradients", "exchanges", "mailed")
+
     def __init__(
         self,
         cluster: Cluster,
@@ -169,7 +173,8 @@ class VirtualWorker(Member):
     ) -> None:
         super().__init__(rank, everyone, per_node, servers, per_epoch, cluster.seed)
         self.cluster, self.engine = cluster, cluster.engine
-        self._graph, self.draws, self.x0, self.optimizer, self.claims = graph, draws, x0, optimizer, claims
+        self._graph, self.draws, self.x0, self.claims = graph, draws, x0, claims
+        self.optimizer: LocalOptimizer | None = optimizer
         self.processes = range(rank * cluster.lanes, (rank + 1) * cluster.lanes)
         self.clock = VirtualClock(cluster.engine)
         self.claim: int | None = None
@@ -177,7 +182,6 @@ class VirtualWorker(Member):
         self.exchanges = self.mailed = 0
         self.gathered_s = 0.0  # until when its GPUs pass shares of messages on to each other
         self.losses: Sequence[Tensor] = ()
-        self.state: Any = None
         self.task: Task | None = None
         self.companions: list[Task] = []  # what runs beside
         self.expected: dict[tuple[int, int], Exchange] = {}
@@ -213,9 +217,17 @@ class VirtualWorker(Member):
         return self.own_part(self.x0)
 
     def restore(self, state: S) -> S:
-        self.state = state if self.begin_again is None else self.begin_again(state)
-        restored: S = self.state
+        if self.begin_again is None:
+            return super().restore(state)
+        restored: S = self.begin_again(state)
+        self.state = restored
         return restored
+
+    def buffers(self) -> list[Buffers]:
+        return [] if self.is_server else self.cluster.source.buffers_of(self.processes)
+
+    def set_buffers(self, buffers: list[Buffers]) -> None:
+        self.cluster.source.set_buffers(self.processes, buffers)
 
     def has_work(self) -> Ready[bool]:
         if self.claims is None:

@@ -32,7 +32,7 @@ SUMMARY_KEYS = {
     *("global_batch_size", "lr", "seed", "epochs", "iterations", "evaluated_model", "batch_norm"),
     *("top1_mean_model", "top1_workers_mean", "top1_workers_std", "top1_centre", "loss_mean_model"),
     *("loss_workers_mean", "consensus_distance", "consensus_distance_max", "training_time_s", "epoch_time_s"),
-    *("iteration_time_s", "compute_s", "wait_s", "data_s", "bytes_sent"),
+    *("iteration_time_s", "compute_s", "wait_s", "data_s", "bytes_sent", "staleness", "staleness_mean"),
 }
 ROW_KEYS = {
     *("clock", "time_s", "worker", "step", "epoch", "samples", "loss", "lr", "compute_s", "wait_s", "data_s"),

@@ -11,7 +11,7 @@ from commandline import Done, type_in
 
 # What is typed, and what the message must hold.
 NAMES = {
-    "algorithm=sgpp": ["algorithm=sgpp", "did you mean sgp?", "known: allreduce, dpsgd, sgp"],
+    "algorithm=sgpp": ["algorithm=sgpp", "did you mean sgp or", "known: adpsgd, allreduce,"],
     "algorithm=sgp topology=rign": ["topology=rign", "did you mean ring?", "one_peer_exponential"],
     "dataset=fashion-mnist": ["dataset=fashion-mnist", "did you mean fashion_mnist?", "digits"],
     "model=resnet21": ["model=resnet21", "did you mean resnet20", "lenet"],
@@ -138,7 +138,7 @@ VIRTUAL = {
     "'failures.plan=[{worker: 1, dies_at_s: 1}]'": ["failures.plan", "launcher=simulated", "leave it out"],
 }
 SWEEPS = {
-    "-m algorithm=allreduce,sgpp": ["algorithm=sgpp", "did you mean sgp?"],
+    "-m algorithm=allreduce,sgpp": ["algorithm=sgpp", "did you mean sgp or"],
     "-m algorithm=sgp nodes=2,0": ["nodes=0", "1 or more"],
     "-m algorithm=allreduce,dpsgd nodes=2,3": ["topology=bipartite_exponential", "got 3"],
 }
@@ -209,7 +209,7 @@ def test_a_broken_file_of_ones_own(text: str, refused: Refused, tmp_path_factory
 
 @pytest.mark.parametrize(
     ("typed", "fragment"),
-    [("algorithm=sgpp", "did you mean sgp?"), ("nodes=2 batch_size=800", "batch_size=718 or less")],
+    [("algorithm=sgpp", "did you mean sgp or"), ("nodes=2 batch_size=800", "batch_size=718 or less")],
     ids=["composing", "checking"],
 )
 def test_as_a_process(typed: str, fragment: str, tmp_path: Path) -> None:

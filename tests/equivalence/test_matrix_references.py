@@ -14,47 +14,13 @@ from typing import Any
 import pytest
 import torch
 from harness import DOUBLE, SMALL, configure, relative, run_processes, trajectory
+from references import Reference
 from torch import Tensor
-
-from algorithms.topology import matrix
-from runner.config import Config
-from runner.data import load
-from runner.graphs import make_graph
-from runner.prepare import make_algorithm, make_model, make_sampler
-from runner.problem import make_problem
 
 pytestmark = pytest.mark.multiproc
 
 STEPS = 30
 SETTINGS = (*SMALL, *DOUBLE, "epochs=2", "schedule=constant", "optimizer.weight_decay=0.01")
-
-
-class Reference:
-    """Gradients and optimisers of all workers, one after the other; everything else is a matrix product."""
-
-    def __init__(self, config: Config) -> None:
-        dataset = load(config["dataset"]).to(dtype=torch.float64)
-        self.n = config["nodes"]
-        self.problem = make_problem(config, make_model(config, dataset), "cpu")
-        sampler = make_sampler(config, dataset)
-        self.batches = [dataset.batches(sampler, rank, config["seed"]) for rank in range(self.n)]
-        self.graph = make_graph(config, make_algorithm(config), self.n, sampler.iterations_per_epoch)
-        self.X = self.problem.initial()[:, None].repeat(1, self.n)
-        self.columns = [torch.nn.Parameter(self.X[:, i].clone()) for i in range(self.n)]
-        settings = {k: v for k, v in config["optimizer"].items() if k not in ("_target_", "reference_lr")}
-        self.optimizers = [torch.optim.SGD([column], **settings) for column in self.columns]
-
-    def mixing(self, k: int) -> Tensor:
-        assert self.graph is not None
-        return matrix(self.graph.at(k))
-
-    def stepped(self, X: Tensor, Z: Tensor, k: int) -> Tensor:
-        """X - lr step(G(Z), X), column by column."""
-        for i, column in enumerate(self.columns):
-            column.data = X[:, i].clone()
-            _, column.grad = self.problem.gradient(Z[:, i].contiguous(), self.batches[i](k))
-            self.optimizers[i].step()
-        return torch.stack([column.detach() for column in self.columns], 1)
 
 
 def dpsgd(reference: Reference, order: str) -> Tensor:

@@ -7,15 +7,19 @@ amplifies a last bit to 1e-2 within 50 steps of lenet: there the two are held to
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from harness import DOUBLE, configure, relative, run, run_processes, simulated_run
+from harness import DOUBLE, SMALL, configure, relative, run, run_processes, simulated, simulated_run, trajectories
+from omegaconf import OmegaConf
 
-from runner.config import Config, ranks
-from runner.simulation import simulate
+from runner.build import locate
+from runner.config import Config, conf_dir, ranks
+from runner.simulation import Simulation, simulate
 from runner.training import train
 
 pytestmark = pytest.mark.multiproc
@@ -110,3 +114,70 @@ def test_evaluations_and_bytes_sent_are_the_same(tmp_path, run):
     simulate(configure(*overrides, "launcher=simulated"), virtual, torch.device("cpu"))
     torch.set_num_threads(threads)
     assert told(real) == told(virtual)
+
+
+# Every synchronous method that is found, with its own defaults, on a small network: the means of its gradients or of
+# its parameters, its messages, its optimiser, and what happens between blocks and at a switch.
+
+EPOCHS, PER_EPOCH = 9, 6  # past the epoch at which methods switch
+SHAPES = {"2x1": (2, 1, "float32"), "4x1": (4, 1, "float64"), "2x2": (2, 2, "float64")}
+SYNCHRONOUS = [
+    path.stem
+    for path in sorted((conf_dir() / "algorithm").glob("*.yaml"))
+    if locate(OmegaConf.load(path)["_target_"], "algorithm").synchronous  # type: ignore[index]
+]
+
+
+@cache
+def composed(method: str) -> Config:
+    config = configure(f"algorithm={method}", *SMALL, "nodes=2", f"epochs={EPOCHS}", "optimizer.weight_decay=0.01")
+    algorithm = config["algorithm"]
+    for node in (algorithm, *(value for value in algorithm.values() if isinstance(value, dict))):
+        if "merge" in node:
+            node["merge"] = "exact"  # when a message is due, whatever the clock
+    return config
+
+
+def shaped(method: str, shape: str) -> Config:
+    config = deepcopy(composed(method))
+    config["nodes"], config["gpus_per_node"], config["problem"]["dtype"] = SHAPES[shape]
+    config["dataset"]["train_samples"] = PER_EPOCH * ranks(config) * config["batch_size"]
+    return config
+
+
+@cache
+def on_processes(shape: str) -> list[list[dict[str, Any]]]:
+    """What each process made of each method, one after the other in one group."""
+    configs = [shaped(method, shape) for method in SYNCHRONOUS]
+    return run_processes(trajectories, ranks(configs[0]), configs)
+
+
+@cache
+def virtual() -> Config:
+    config = configure("launcher=simulated", *SMALL)
+    return {key: config[key] for key in ("launcher", "cluster", "cost", "failures", "backend")}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("method", SYNCHRONOUS)
+def test_every_synchronous_method_agrees(method, shape):
+    simulation = Simulation(shaped(method, shape) | virtual(), torch.device("cpu"))
+    of_how_many = [1]  # the means that it takes
+    reduce = simulation.cluster.reduce
+
+    def watched(kind: str, group: Any) -> Any:
+        of_how_many.append(len(group.ranks) * (simulation.lanes if kind == "gradient" else 1))
+        return reduce(kind, group)
+
+    simulation.cluster.reduce = watched  # type: ignore[method-assign]
+    iterates = simulated(simulation)
+    workers = [worker[SYNCHRONOUS.index(method)] for worker in on_processes(shape)]
+    real = torch.stack([worker["iterates"] for worker in workers])
+    assert real.shape == iterates.shape
+    assert real.shape[1] >= EPOCHS * PER_EPOCH
+    if max(of_how_many) <= 2:
+        assert torch.equal(iterates, real)
+    else:
+        assert relative(iterates, real) <= 1e-9
+    sent = [worker.split.bytes_sent for worker in simulation.cluster.workers for _ in range(simulation.lanes)]
+    assert sent == [worker["bytes_sent"] for worker in workers]

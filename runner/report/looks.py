@@ -1,0 +1,147 @@
+"""How figures look: colours, markers and line styles, labels, panels, and the legend below them."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner.report import frames
+from runner.report.metrics import EVALUATED, header_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's palette, safe for colour-blind readers; the SGP paper's colours for its three methods.
+_PAPER = {"allreduce": "#D55E00", "dpsgd": "#009E73", "sgp": "#0072B2"}
+_PALETTE = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#999999"]
+_MARKERS = "osD^vPX*"
+_PAPER_STYLES = {8: "--", 16: "-"}  # the SGP paper's line styles, by nodes
+_STYLES: list[Any] = ["-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4))]
+_FEW_POINTS = 20
+
+
+class Labels:
+    """Texts and looks of the lines: the colour and marker by everything but the nodes, the line style by the nodes.
+
+    Where the nodes are all the same, the style tells a method's variants from its plain form, so that a line shows
+    through one that lies upon it.
+    """
+
+    def __init__(self, frame: "pd.DataFrame", keys: Sequence[str], lines: Sequence[tuple[Any, ...]]) -> None:
+        self.keys = list(keys)
+        several = [len({line[i] for line in lines}) > 1 for i in range(len(keys))]
+        self.named = [i for i, key in enumerate(keys) if several[i] or i == 0]
+        self.texts = [self.text(line) for line in lines]
+        self.nodes = sorted({line[self.keys.index("nodes")] for line in lines} - {None}) if "nodes" in keys else []
+        methods = list(dict.fromkeys(str(self._who(line)[0]) for line in lines))
+        plain = [method.partition(" (")[0] for method in methods]
+        self.variants = {method: plain[:i].count(plain[i]) for i, method in enumerate(methods)}
+        free = [colour for colour in _PALETTE if colour not in {_PAPER.get(self._who(line)[0]) for line in lines}]
+        self.colours: dict[tuple[Any, ...], str] = {}
+        for line in lines:
+            who = self._who(line)
+            if who not in self.colours:
+                paper = _PAPER.get(who[0])
+                use_paper = paper is not None and paper not in self.colours.values()
+                self.colours[who] = (
+                    paper
+                    if use_paper and paper
+                    else (free.pop(0) if free else _PALETTE[len(self.colours) % len(_PALETTE)])
+                )
+
+    def _who(self, line: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value for key, value in zip(self.keys, line, strict=True) if key != "nodes")
+
+    def text(self, line: tuple[Any, ...]) -> str:
+        """`sgp (overlap=1), 8 nodes`."""
+        return ", ".join(filter(None, (_words(self.keys[i], line[i]) for i in self.named)))
+
+    def look(self, line: tuple[Any, ...], points: int = 1) -> dict[str, Any]:
+        """Colour, line style and, where the points are few, marker."""
+        who = self._who(line)
+        nodes = line[self.keys.index("nodes")] if "nodes" in self.keys else None
+        marker = _MARKERS[list(self.colours).index(who) % len(_MARKERS)] if points <= _FEW_POINTS else None
+        return {"color": self.colours[who], "linestyle": self._style(str(who[0]), nodes), "marker": marker}
+
+    def _style(self, method: str, nodes: Any) -> Any:
+        if len(self.nodes) < 2 or nodes is None:
+            return _STYLES[self.variants[method] % len(_STYLES)]
+        fixed = {n: _PAPER_STYLES[n] for n in self.nodes if n in _PAPER_STYLES}
+        if nodes in fixed:
+            return fixed[nodes]
+        others = [n for n in self.nodes if n not in fixed]
+        free = [style for style in _STYLES if style not in fixed.values()]
+        return free[others.index(nodes) % len(free)]
+
+
+_SPEAKS_FOR_ITSELF = ("method", "algorithm", "variant", "group", "experiment", "dataset", "model", "settings")
+
+
+def _words(key: str, value: Any) -> str:
+    if key == "time_as_for":
+        return f"time as for {value}" if value else "time of what was trained"
+    if value is None and key in frames.OF_VIRTUAL_RUNS:
+        return ""  # of a real run, which the clock tells apart
+    if value is None:
+        return f"no {header_of(key)}"
+    if key == "evaluated_model":
+        return EVALUATED.get(value, str(value))
+    if key in ("nodes", "workers"):
+        return f"{value} {key if value != 1 else key[:-1]}"
+    if key == "clock":
+        return f"{value} clock"
+    if isinstance(value, str):
+        return value if key in _SPEAKS_FOR_ITSELF or not value else f"{header_of(key)} {value}"
+    return f"{header_of(key)} {value:g}"
+
+
+def panels_of(count: int, labels: Labels, title: str, caption: str, sharey: bool = True) -> "tuple[Figure, list[Axes]]":
+    from matplotlib.figure import Figure
+
+    width = {1: 5.6, 2: 8.0}.get(count, 3.7 * count)
+    lines = _fill(title, width, 11).count("\n") + _fill(caption, width, 8).count("\n")
+    entries = [_entry(text, width) for text in labels.texts]
+    rows = -(-len(entries) // _columns(width, entries)) + sum(entry.count("\n") for entry in entries)
+    figure = Figure(figsize=(width, 3.0 + 0.19 * (lines + rows)), layout="constrained")
+    figure.suptitle(_fill(title, width, 11), fontsize=11, fontweight="bold", x=0.01, ha="left")
+    return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
+
+
+def add_legend(figure: "Figure", axes: "Sequence[Axes]", labels: Labels, caption: str) -> None:
+    """One legend for all panels below them, the caption above its entries."""
+    width = float(figure.get_figwidth())
+    entries: dict[str, Any] = {}
+    for axis in axes:
+        for handle, text in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(_entry(text, width), handle)
+    legend = figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside lower left",
+        ncols=_columns(width, list(entries)),
+        title=_fill(caption, width, 8),
+        title_fontsize=8,
+        alignment="left",
+        handlelength=3,
+    )
+    legend.get_title().set_color("0.35")
+
+
+def _entry(text: str, width: float) -> str:
+    """A line's name in the legend, wrapped; the line itself takes the room of about 8 characters."""
+    return textwrap.fill(text, _characters(width, 9) - 8)
+
+
+def _fill(text: str, width: float, points: int) -> str:
+    """Each line of the text wrapped to a width in inches."""
+    return "\n".join(textwrap.fill(line, _characters(width, points)) for line in text.split("\n"))
+
+
+def _characters(width: float, points: int) -> int:
+    """About how many characters of a font of so many points fit into so many inches."""
+    return int(width * 72 / points / 0.58)
+
+
+def _columns(width: float, texts: Sequence[str]) -> int:
+    return max(1, int(_characters(width, 9) / (max(map(len, texts)) + 8)))
