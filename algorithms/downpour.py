@@ -13,7 +13,7 @@ is, is the optimiser's choice: Dean et al. recommend Adagrad (optimizer=adagrad)
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from algorithms.worker import Vector, Worker
@@ -23,7 +23,7 @@ from algorithms.worker import Vector, Worker
 class State:
     x: Vector
     a: Vector | None = None  # None: 0
-    version: int = 0  # of the server, at the last fetch
+    versions: dict[int, int] = field(default_factory=dict)  # of each server, at the last fetch
     k: int = 0
 
 
@@ -42,8 +42,8 @@ class Downpour:
         n_fetch: steps between fetches.
     """
 
-    n_push: int = 1
-    n_fetch: int = 1
+    n_push: int = 4
+    n_fetch: int = 4
 
     topology: ClassVar[Literal["none"]] = "none"
     synchronous: ClassVar[bool] = False
@@ -76,7 +76,7 @@ class Downpour:
 
     def push(self, worker: Worker, s: State, fetches: bool) -> None:
         for server, part in worker.shards(s.a).items():  # type: ignore[arg-type]
-            worker.send(server, "push", (part, float(s.version), float(fetches)))
+            worker.send(server, "push", (part, float(s.versions.get(server, 0)), float(fetches)))
         s.a = None
 
     async def fetch(self, worker: Worker, s: State) -> None:
@@ -85,7 +85,7 @@ class Downpour:
             answer = await worker.receive(server, "parameters", like=(part, 0.0))
             if answer is not None:
                 parts[server], version = answer
-                s.version = int(version)
+                s.versions[server] = int(version)
         s.x = worker.joined(parts)
 
     async def serve(self, worker: Worker) -> AsyncGenerator[Vector, None]:

@@ -38,8 +38,9 @@ class DPSGD(Stepwise):
         if self.order == "adapt_with_combine":
             neighbours = _exchange(worker, W, s.x)
             g = await worker.gradient(s.x)
-            step = worker.descend(s.x, g) - s.x
-            s.x = _combine(worker, W, s.x, await neighbours) + step
+            x = worker.descend(s.x, g)
+            # X W + (x - X) in one pass over each vector: what is kept of X is its own weight less the whole of it.
+            s.x = _combine(worker, W, s.x, await neighbours, onto=x)
         else:
             g = await worker.gradient(s.x)
             x = worker.descend(s.x, g)
@@ -52,13 +53,16 @@ def _exchange(worker: Worker, W: Mixing, x: Vector) -> Handle[dict[int, Payload]
     return worker.exchange(dict.fromkeys(W.outgoing[i], (x,)), W.incoming[i], like=(x,))
 
 
-def _combine(worker: Worker, W: Mixing, x: Vector, received: dict[int, Payload]) -> Vector:
-    """Column i of X W: sum_j w_ji x_j, neighbours in the order of their ranks.
+def _combine(
+    worker: Worker, W: Mixing, x: Vector, received: dict[int, Payload], onto: Vector | None = None
+) -> Vector:
+    """Column i of X W: sum_j w_ji x_j, neighbours in the order of their ranks; with `onto`, that of X W - X + onto.
 
     A neighbour that is gone leaves its weight to the worker itself (unverified: the paper knows no failures).
     """
     i = worker.rank
-    mixed = (W.own[i] + sum(w for j, w in W.incoming[i].items() if j not in received)) * x
+    own = W.own[i] + sum(w for j, w in W.incoming[i].items() if j not in received)
+    mixed = own * x if onto is None else torch.add(onto, x, alpha=own - 1)
     for j, (x_j,) in received.items():
-        mixed = torch.add(mixed, x_j, alpha=W.incoming[i][j])
+        mixed.add_(x_j, alpha=W.incoming[i][j])  # in place: nobody has seen it yet
     return mixed

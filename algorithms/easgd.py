@@ -15,12 +15,11 @@ sent, and answers with the c from before: one round trip, and no other worker in
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 
-from algorithms.stepwise import State as Centre
 from algorithms.stepwise import Stepwise
 from algorithms.worker import Vector, Worker
 
@@ -30,6 +29,13 @@ class State:
     x: Vector
     v: Vector | None = None  # None: 0
     k: int = 0
+
+
+@dataclass
+class Centre:
+    x: Vector
+    k: int = 0  # exchanges
+    met: dict[int, int] = field(default_factory=dict)  # by worker: how many there had been after its last one
 
 
 @dataclass
@@ -85,7 +91,9 @@ class EASGD:
         async for sender, (x,) in worker.messages("elastic", like=(s.x,)):
             worker.send(sender, "centre", (s.x,))
             s.x = s.x + (self.beta / worker.size) * (x - s.x)
+            worker.merged(s.k - s.met.get(sender, 0))  # exchanges of others since they met
             s.k += 1
+            s.met[sender] = s.k
             yield s.x
 
 

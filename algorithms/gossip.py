@@ -70,9 +70,10 @@ class GossipPull(Gossip):
             return s.x
         for j in others:
             worker.send(j, "pull", (float(s.k),))
+        answers = [worker.receive(j, "model", like=(s.x, 0.0)) for j in others]
         total, models = (1 + len(peers) - len(others)) * s.x, 1 + len(peers) - len(others)
-        for j in others:
-            answer = await worker.receive(j, "model", like=(s.x, 0.0))
+        for each in answers:
+            answer = await each
             if answer is not None:
                 total, models = total + answer[0], models + 1
                 worker.merged(max(0, s.k - int(answer[1])))
@@ -88,6 +89,7 @@ class PushState:
     x: Vector
     k: int = 0
     inbox: list[tuple[Vector, float]] = field(default_factory=list)  # models and their steps, since the last merge
+    ended: bool = False  # its own steps
 
 
 @dataclass
@@ -106,10 +108,10 @@ class GossipPush(Gossip):
                     worker.send(j, "push", (s.x, float(s.k)))
                 self.merge(worker, s, 2 if j == worker.rank else 1)
             yield s.x
+        s.ended = True
+        self.merge(worker, s, 1)
         await worker.leave()
-        if s.inbox:
-            self.merge(worker, s, 1)
-            yield s.x
+        yield s.x
 
     def merge(self, worker: Worker, s: PushState, c: int) -> None:
         received, s.inbox = s.inbox, []
@@ -124,3 +126,5 @@ class GossipPush(Gossip):
     async def collect(self, worker: Worker, s: PushState) -> None:
         async for _, message in worker.messages("push", like=(s.x, 0.0)):
             s.inbox.append((message[0], message[1]))
+            if s.ended:  # each as it comes: a mean of all would count the others' next steps as much as their last
+                self.merge(worker, s, 1)

@@ -210,8 +210,6 @@ def global_batch_size(config: Config) -> int:
 def scaled_lr(config: Config) -> float:
     """The learning rate: as given, or by the linear-scaling rule reference_lr x batch / 256 (Goyal et al. 2017).
 
-    The batch is the global one, or that of a worker where the algorithm says so: it takes a step with each of those.
-
     Raises:
         ConfigError: neither lr nor reference_lr is set.
     """
@@ -220,10 +218,13 @@ def scaled_lr(config: Config) -> float:
         return float(optimizer["lr"])
     if optimizer.get("reference_lr") is None:
         raise ConfigError("optimizer.lr=null: set it, or set optimizer.reference_lr (the rate per 256 samples)")
-    batch = global_batch_size(config)
-    if config["algorithm"].get("lr_per") == "worker_batch":
-        batch //= workers(config)
-    return float(optimizer["reference_lr"]) * batch / 256
+    return float(optimizer["reference_lr"]) * batch_of_lr(config) / 256
+
+
+def batch_of_lr(config: Config) -> int:
+    """Samples that the linear-scaling rule counts: of all workers, or of one where a step is taken with each's."""
+    per_worker = config["algorithm"].get("lr_per") == "worker_batch"
+    return global_batch_size(config) // (workers(config) if per_worker else 1)
 
 
 def load(folder: Path) -> Config:

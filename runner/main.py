@@ -117,7 +117,7 @@ def in_hydras_order(arguments: list[str]) -> list[str]:
 
 def announcements(cells: list[Config]) -> list[str]:
     """What was derived rather than typed: batch sizes and learning rates, each said once."""
-    from runner.config import global_batch_size, simulated, time_and_accuracy, timing_only
+    from runner.config import batch_of_lr, global_batch_size, simulated, time_and_accuracy, timing_only
     from runner.identity import WITHOUT_TRAINING
 
     lines: dict[str, None] = {}
@@ -129,10 +129,14 @@ def announcements(cells: list[Config]) -> list[str]:
         line = f"batch {config['batch_size']} per process, {total} in all"
         if not timing_only(config):
             line += f"; lr {optimizer['lr']:.4g}"
-            reference = optimizer.get("reference_lr")
-            if reference is not None and optimizer["lr"] == reference * total / 256:
-                line += f" = reference_lr {reference:g} x {total} / 256"
+            reference, batch = optimizer.get("reference_lr"), batch_of_lr(config)
+            if reference is not None and optimizer["lr"] == reference * batch / 256:
+                line += f" = reference_lr {reference:g} x {batch} / 256"
         lines[line] = None
+        if config["asynchronous"] and not simulated(config):
+            name = config["choices"]["algorithm"]
+            staged = ", and its messages are staged through the host" if config["device"] == "cuda" else ""
+            lines[f"{name} is asynchronous: it is evaluated once all training is done{staged}"] = None
         if simulated(config):
             lines[f"virtual clock, cluster={config['choices']['cluster']}: {time_and_accuracy(config)}"] = None
         for phase in config["topology"].get("phases", []):

@@ -18,6 +18,7 @@ from runner import config as configs
 from runner.config import Config
 from runner.launchers import RunFailedError
 from runner.lifeline import die_with_parent
+from runner.memory import keep_freed_memory
 from runner.results import write_json
 from runner.runtimes.group import process_group
 from runner.simulation import simulate
@@ -34,6 +35,7 @@ def main_rank(folder: str) -> None:
     rank = int(os.environ["RANK"])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a rank at once, also inside torch
     die_with_parent()
+    keep_freed_memory()
     log = (run / "log" / f"rank-{rank:05d}.log").open("a", buffering=1)
     os.dup2(log.fileno(), sys.stdout.fileno())
     os.dup2(log.fileno(), sys.stderr.fileno())

@@ -320,6 +320,10 @@ class Epochs:
         """After the end of training."""
         living = [worker for worker in self.workers if worker.task is not None]
         every = {w.rank: self.evaluator.snapshot(w, self.latest[w.rank]) for w in living if w.rank in self.latest}
+        while self.next_end < self.draws:  # a worker found nothing left to do before it got there
+            there = {**every, **self.reached.pop(self.next_end, {})}
+            self.recorder.evaluation(self.evaluator.evaluate(there, self.centre), self.next_end, self.engine.now)
+            self.next_end += self.step
         return self.evaluator.evaluate(every, self.centre)
 
 

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from runner.lifeline import die_with_parent
+from runner.memory import keep_freed_memory
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000  # Linux: what setns(2) is to enter
@@ -84,6 +85,7 @@ def _process(
         if host is not None:
             _enter(host)
         die_with_parent()
+        keep_freed_memory()
         os.environ["GLOO_SOCKET_IFNAME"] = "lo" if host is None else "eth0"
         torch.set_num_threads(1)
         dist.init_process_group(

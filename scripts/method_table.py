@@ -15,6 +15,7 @@ import copy
 import math
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -43,11 +44,11 @@ LEAST = 48  # steps of each worker in a phase
 WHOLE = 0.9  # an argument of so much of a vector or more is counted
 HEADERS = ("`algorithm=`", "paper", "waits", "sent", "reads + writes", "settings and defaults")
 NOTES = """\
-waits: synchronous methods take equally many steps on every worker. sent: by a worker, per step, in models (n); a
-message of less than a thousandth of a model counts as a message. reads + writes: of whole vectors, per step, by what
-stands in the method's file: every operation of torch reads each vector it is given and writes each that it makes; a
-view is free. Not counted, being the same for all: the gradient, the optimiser's step, and the sums inside an
-all-reduce. Settings beside these: `worker: node | gpu`, what a worker is."""
+Counted by `scripts/method_table.py` in short runs of 4 workers, groups of 2. waits: synchronous methods take equally
+many steps on every worker. sent: by a worker, per step, in models (n); a message of a few numbers counts as a message.
+reads + writes: of whole vectors, per step, by what stands in the method's file: every operation of torch reads each
+vector it is given and writes each that it makes; a view is free. Not counted, being the same for all: the gradient,
+the optimiser's step, the sums inside an all-reduce. Settings beside these: `worker: node | gpu`, what a worker is."""
 
 
 Counts = Counter[str]
@@ -58,7 +59,7 @@ class VectorOperations(TorchDispatchMode):
     """Counts what a file of algorithms/ reads and writes of vectors, in units of DIMENSION elements."""
 
     def __init__(self, counts: dict[int, Counts]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = counts
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -160,7 +161,8 @@ def configuration(option: str) -> tuple[Config, int]:
 def composed() -> Config:
     """What all runs have in common; composing takes longer than a run."""
     setting = ("launcher=simulated", "problem=none", "cost=resnet50_v100", "device=cpu", "batch_size=1")
-    [(config, _)] = compose([*setting, f"nodes={WORKERS}", "gpus_per_node=1"])
+    place = f"results_dir={tempfile.gettempdir()}"
+    [(config, _)] = compose([*setting, f"nodes={WORKERS}", "gpus_per_node=1", place])
     return config
 
 

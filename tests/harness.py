@@ -60,10 +60,12 @@ def run_processes(function: Callable[..., Any], size: int, *arguments: Any) -> l
             process.start()
         for process in processes:
             process.join(timeout=120)
+        left_behind = [rank for rank, process in enumerate(processes) if process.is_alive()]
         for process in processes:
             process.kill()
         errors = [path.read_text() for path in sorted(Path(folder).glob("*.error"))]
         assert not errors, "\n".join(errors)
+        assert not left_behind, f"these ranks have not ended: {left_behind}"
         return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(size)]
 
 

@@ -26,17 +26,17 @@ def block(language: str, after: str) -> str:
 def test_the_example_algorithm_runs_from_outside_the_checkout(tmp_path: Path) -> None:
     code = block("python", "## Add an algorithm")
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
-    (tmp_path / "local_sgd.py").write_text(code)
+    (tmp_path / "periodic_averaging.py").write_text(code)
     (tmp_path / "conf" / "algorithm").mkdir(parents=True)
-    (tmp_path / "conf" / "algorithm" / "local_sgd.yaml").write_text(block("yaml", "## Add an algorithm"))
+    (tmp_path / "conf" / "algorithm" / "periodic_averaging.yaml").write_text(block("yaml", "## Add an algorithm"))
     typed = shlex.split(block("", "Then, from that folder"))
     command = [str(Path(sys.executable).with_name(typed[0])), *typed[1:], "device=cpu", "epochs=2"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    [summary] = (tmp_path / "results" / "runs" / "local_sgd").glob("*/summary.json")
+    [summary] = (tmp_path / "results" / "runs" / "periodic_averaging").glob("*/summary.json")
     result = json.loads(summary.read_text())
-    assert result["algorithm"] == "local_sgd"
+    assert result["algorithm"] == "periodic_averaging"
     assert result["top1_mean_model"] > 0.5
 
 
@@ -44,4 +44,4 @@ def test_every_option_that_the_readme_names_exists() -> None:
     conf = Path(__file__).parent.parent / "conf"
     for group, option in re.findall(r"\b(algorithm|topology|dataset|model|launcher)=(\w+)", README):
         for name in option.split(","):
-            assert name == "local_sgd" or (conf / group / f"{name}.yaml").exists(), f"{group}={name}"
+            assert name == "periodic_averaging" or (conf / group / f"{name}.yaml").exists(), f"{group}={name}"

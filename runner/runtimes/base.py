@@ -36,6 +36,7 @@ class Member:
     def __init__(self, rank: int, everyone: Group, per_node: int, servers: int, per_epoch: int, seed: int) -> None:
         self.rank, self.size, self.everyone = rank, len(everyone.ranks), everyone
         self.per_node, self.per_epoch, self.seed = per_node, per_epoch, seed
+        self.is_server = rank >= self.size
         self.servers = tuple(range(self.size, self.size + servers))
         self.split = Split()
         self.draw = 0
@@ -76,10 +77,6 @@ class Member:
     def node(self) -> Group:
         first = self.rank // self.per_node * self.per_node
         return Group(tuple(range(first, first + self.per_node)))
-
-    @property
-    def is_server(self) -> bool:
-        return self.rank >= self.size
 
     @property
     def epoch(self) -> float:

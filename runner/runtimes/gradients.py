@@ -74,6 +74,9 @@ class StandIn:
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _itself
 
+    def add_(self, _: object, alpha: float = 1.0) -> StandIn:
+        return self
+
     def __neg__(self) -> StandIn:
         return self
 

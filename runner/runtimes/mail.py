@@ -44,6 +44,7 @@ class Letter:
         draw: how far its sender was.
         vectors: in it, in whole vectors (d,).
         lives: of its sender and its receiver, when it left: see `Mail`.
+        losses: how often it was lost and sent again.
         number: among those from its sender to that life of its receiver on this channel.
     """
 
@@ -56,14 +57,15 @@ class Letter:
     vectors: float
     lives: tuple[int, int]
     number: int
+    losses: int = 0
 
 
 class Mail:
     """The asynchronous messages of one worker or server: those that have come, and who waits for which.
 
     A message that was lost and sent again, or that a link slower than now carries, holds up those that left after it.
-    What a worker has sent before its death arrives; but once it is back, all is lost that is still under way from or to
-    its former life, so that nobody takes the answer to a question of that life for one to a later question.
+    What a worker has sent before its death arrives; but once it is back, all is lost that is still under way or unread
+    from or to its former life, so that nobody takes the answer to a question of that life for one to a later question.
     """
 
     def __init__(self, worker: VirtualWorker) -> None:
@@ -272,3 +274,7 @@ class Farewells:
         self.cluster.member(rank).letters.clear()
         for worker in [*self.cluster.workers, *self.cluster.servers]:
             worker.letters.gone(rank)
+            for unread in worker.letters.come.values():
+                kept = [letter for letter in unread if letter[0] != rank]
+                unread.clear()
+                unread.extend(kept)

@@ -13,7 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runner.runtimes.processes import ProcessWorker
 
 HEADER = 16
-"""Numbers in a header: channel, how far the sender is, vectors, scalars; the vectors' lengths; the scalars."""
+"""Numbers in a header: channel, how far the sender is, parts; their lengths, -1 for a scalar; the scalars."""
 
 FIRST_TAG = 1 << 30
 """Of these messages; those of exchanges are below."""
@@ -35,13 +35,21 @@ LEAVING, LEFT = 0, -1
 """In place of a channel: a worker leaves; the answer of the next one."""
 
 
+class Letter(NamedTuple):
+    """One message that has come."""
+
+    sender: int
+    draw: int  # how far its sender was
+    payload: Payload
+
+
 class Post:
     """The asynchronous messages of one process.
 
     Args:
         process_of: the process that speaks for a worker or server.
         member_of: and back.
-        heard: called with how far the sender of each message is.
+        heard: called with how far the sender of each message was, by the task that takes it.
     """
 
     def __init__(
@@ -56,7 +64,7 @@ class Post:
         self.worker, self.dtype, self.device = worker, dtype, device
         self.process_of, self.member_of, self.heard = process_of, member_of, heard
         self.changed = threading.Condition()
-        self.come: dict[int, deque[tuple[int, Payload]]] = {}  # by channel: (sender, message)
+        self.come: dict[int, deque[Letter]] = {}  # by channel
         members = worker.size + len(worker.servers)
         self.others = [member for member in range(members) if member != worker.rank]
         self.leavers = worker.size if self.others else 0  # of whom that has not been heard yet
@@ -72,19 +80,22 @@ class Post:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def send(self, to: int, channel: str, payload: Payload) -> None:
+        self.worker.split.bytes_sent += self._send(to, number_of(channel), payload)
+
+    def _send(self, to: int, channel: int, payload: Payload = ()) -> int:
+        """Send it; how many bytes of payload that are."""
         vectors = [part.to("cpu") for part in payload if isinstance(part, Tensor)]
         scalars = [float(part) for part in payload if not isinstance(part, Tensor)]
-        self._send(to, number_of(channel), vectors, scalars)
-        self.worker.split.bytes_sent += sum(vector.nbytes for vector in vectors) + 8 * len(scalars)
-
-    def _send(self, to: int, channel: int, vectors: list[Tensor], scalars: list[float]) -> None:
-        lengths = [vector.numel() for vector in vectors]
-        numbers = [channel, self.worker.draw, len(vectors), len(scalars), *lengths, *scalars]
+        lengths = [part.numel() if isinstance(part, Tensor) else -1 for part in payload]
+        numbers = [channel, self.worker.draw, len(lengths), *lengths, *scalars]
+        if len(numbers) > HEADER:
+            raise ValueError(f"a message of {len(vectors)} vectors and {len(scalars)} numbers has too many parts")
         header = torch.zeros(HEADER, dtype=torch.float64)
         header[: len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
         process = self.process_of(to)
         works = [dist.isend(part, process, tag=FIRST_TAG + place) for place, part in enumerate([header, *vectors])]
         self.sending.submit(lambda: [work.wait() for work in works if work is not None])
+        return sum(vector.nbytes for vector in vectors) + 8 * len(scalars)
 
     # -- taking in -------------------------------------------------------------------------------------------------
 
@@ -101,25 +112,24 @@ class Post:
         while self.leavers:
             header = torch.empty(HEADER, dtype=torch.float64)
             process = dist.recv(header, tag=FIRST_TAG)
-            channel, draw, vectors, scalars, *rest = header.tolist()
+            channel, draw, parts, *rest = header.tolist()
             if channel in (LEAVING, LEFT):
                 sender = self.member_of(process)
                 if channel == LEAVING and self.worker.rank == (sender + 1) % (len(self.others) + 1):
-                    self._send(sender, LEFT, [], [])
+                    self._send(sender, LEFT)
                 with self.changed:
                     self.leavers -= 1
                     self.changed.notify_all()
                 continue
-            payload: list[Tensor | float] = []
-            for place, length in enumerate(rest[: int(vectors)]):
-                part = torch.empty(int(length), dtype=self.dtype)
-                dist.recv(part, process, tag=FIRST_TAG + 1 + place)
-                payload.append(part.to(self.device))
-            payload += rest[int(vectors) : int(vectors + scalars)]
+            lengths, scalars = rest[: int(parts)], iter(rest[int(parts) :])
+            vectors = [torch.empty(int(length), dtype=self.dtype) for length in lengths if length >= 0]
+            for place, vector in enumerate(vectors, start=1):
+                dist.recv(vector, process, tag=FIRST_TAG + place)
+            here = iter(vectors)
+            payload = [next(scalars) if length < 0 else next(here).to(self.device) for length in lengths]
             with self.changed:
-                self.heard(int(draw))
                 letters = self.come.setdefault(int(channel), deque())
-                letters.append((self.member_of(process), tuple(payload)))
+                letters.append(Letter(self.member_of(process), int(draw), tuple(payload)))
                 self.changed.notify_all()
 
     def _when(self, ready: Callable[[], bool]) -> None:
@@ -133,22 +143,29 @@ class Post:
             raise self.failure
 
     def has_come(self, source: int, channel: int) -> bool:
-        return any(sender == source for sender, _ in self.come.get(channel, ()))
+        return any(letter.sender == source for letter in self.come.get(channel, ()))
 
     def take(self, source: int, channel: int) -> Payload:
         """The next message of a sender, waited for."""
         with self.changed:
             self._when(lambda: self.has_come(source, channel))
-            letter = next(letter for letter in self.come[channel] if letter[0] == source)
-            self.come[channel].remove(letter)
-            return letter[1]
+            letters = self.come[channel]
+            place = next(place for place, letter in enumerate(letters) if letter.sender == source)
+            letter = letters[place]
+            del letters[place]
+            self.heard(letter.draw)
+            return letter.payload
 
     def next_of(self, channel: int) -> tuple[int, Payload] | None:
         """The next message of anybody, waited for; None when nothing can come any more."""
         with self.changed:
             self._when(lambda: bool(self.come.get(channel)) or self.leavers == 0)
             letters = self.come.get(channel)
-            return letters.popleft() if letters else None
+            if not letters:
+                return None
+            letter = letters.popleft()
+            self.heard(letter.draw)
+            return letter.sender, letter.payload
 
     # -- parting ---------------------------------------------------------------------------------------------------
 
@@ -162,7 +179,7 @@ class Post:
         if not self.has_left:
             self.has_left = True
             for member in self.others if not self.worker.is_server else ():
-                self._send(member, LEAVING, [], [])
+                self._send(member, LEAVING)
         with self.changed:
             self._when(lambda: self.leavers == 0)
         for thread in (self.taking_in, *self.beside):

@@ -365,6 +365,7 @@ class ProcessWorker(Member):
                 return
             dist.broadcast(x, source, group=inside)
             self.draw = int(number) // (self.size if self.claims is not None else 1) + 1
+            self.optimizer.go_to(self.draw - 1)  # for the record
             self._gradient_of(x.to(self.problem.device), int(number), None)
             yield
 

@@ -18,6 +18,7 @@ from algorithms.topology import Graph
 from algorithms.worker import Group, Payload, Vector
 from runner.cluster.cost import Cost, reduced_at
 from runner.cluster.links import Link, Network
+from runner.launchers import RunFailedError
 from runner.optimizer import LocalOptimizer
 from runner.randomness import stream_seed
 from runner.runtimes.accounting import all_gather_bytes, message_bytes
@@ -31,6 +32,9 @@ S = TypeVar("S")
 
 VECTORS = (Tensor, StandIn)
 SCALAR_BYTES = 8
+MOST_LOSSES = 1000
+"""Of one asynchronous message, in a row."""
+
 TRUE, FALSE = Ready(True), Ready(False)
 
 
@@ -306,6 +310,12 @@ class VirtualWorker(Member):
 
     def take_mail(self, source: int, number: int, letter: Letter, lost: bool, ready_s: float) -> None:
         if lost:  # its sender learns of it, and sends it again
+            letter.losses += 1
+            if letter.losses > MOST_LOSSES:
+                raise RunFailedError(
+                    f"a message of worker {source} to worker {self.rank} was lost {MOST_LOSSES} times; a link that "
+                    "loses everything lets no asynchronous method go on: give its loss an end (until_s), or less of it"
+                )
             self.engine.at(ready_s + self.cluster.network.latency_s(self.rank, source), self.cluster.carry, letter)
         else:
             self.engine.at(ready_s, self.letters.take, letter)

@@ -6,14 +6,13 @@ import threading
 from collections.abc import Generator, Iterator
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from harness import configure
 from torch import Tensor
 
-from runner.config import Config, conf_dir, servers, workers
+from runner.config import Config, conf_dir, select, servers, workers
 from runner.data import load as load_dataset
 from runner.prepare import make_model, make_sampler
 from runner.problem import make_problem
@@ -22,35 +21,61 @@ from runner.training import assemble
 
 CPU = torch.device("cpu")
 OPTIONS = sorted(path.stem for path in (conf_dir() / "algorithm").glob("*.yaml"))
+RATE = "optimizer.lr=0.02"
 ADAMW = {"diloco", "noloco"}  # of which the contract asks for AdamW, without and with decay
 
 # Softmax regression on classes that no plane separates: convex, with an optimum at finite x.
 CONVEX = (
     *("dataset=synthetic", "dataset.shape=[1,4,4]", "dataset.classes=3", "dataset.separation=1", "model=mlp"),
     *("dataset.train_samples=96", "dataset.test_samples=6", "model.hidden=[]", "batch_size=8", "device=cpu"),
-    *("evaluation.every=1000", "gpus_per_node=1"),
+    "evaluation.every=1000",
 )
+VIRTUAL = ("launcher=simulated", "launcher.threads=1", "cluster=laptop")
 
 
 def optimizers(option: str) -> dict[str, tuple[str, ...]]:
     """What a method is combined with."""
     if option in ADAMW:
-        return {
-            "AdamW": ("optimizer.weight_decay=0",),
-            "AdamW with decay": ("optimizer.weight_decay=0.01",),
-        }
+        return {"AdamW": ("optimizer.weight_decay=0", RATE), "AdamW, decay": ("optimizer.weight_decay=0.01", RATE)}
+    plain, decay = ("optimizer=plain_sgd", "optimizer.weight_decay=0"), "optimizer.weight_decay=0.01"
+    if option == "eamsgd":  # it has a momentum of its own
+        return {"plain": (*plain, RATE), "momentum, decay": ("optimizer=plain_sgd", decay, RATE)}
     # Sums of bare gradients know nothing of a momentum: that is what `sums=steps` is for.
     steps = ("algorithm.sums=steps",) if option in ("sasgd", "hier_sasgd") else ()
-    return {
-        "plain": ("optimizer=plain_sgd", "optimizer.weight_decay=0"),
-        "momentum, decay": ("optimizer=sgd", "optimizer.nesterov=false", "optimizer.weight_decay=0.01", *steps),
-    }
+    heavy_ball = ("optimizer=sgd", "optimizer.nesterov=false")
+    return {"plain": (*plain, "optimizer.lr=0.2"), "momentum, decay": (*heavy_ball, decay, RATE, *steps)}
 
 
-def convex(option: str, optimizer: tuple[str, ...], *overrides: str) -> Config:
-    """A switch of methods happens early; a block of steps ends several times."""
-    switch = ("algorithm.epoch=5",) if option in ("post_local_sgd", "allreduce_then_sgp") else ()
-    return configure(f"algorithm={option}", *CONVEX, *optimizer, *switch, *overrides)
+# What happens rarely happens several times in a short run: a switch of methods, the end of a long block.
+SHORT = {
+    "allreduce_then_sgp": ("algorithm.epoch=5",),
+    "post_local_sgd": ("algorithm.epoch=5",),
+    **dict.fromkeys(("bmuf", "slowmo", "slowmo_sgp", "slowmo_osgp"), ("algorithm.period=4",)),
+}
+
+
+@cache
+def convex(option: str, optimizer: str, *overrides: str) -> Config:
+    """A virtual run of 4 workers on the convex problem, 144 steps. Composing takes longer than running."""
+    settings = (*optimizers(option)[optimizer], *SHORT.get(option, ()), *overrides)
+    return configure(f"algorithm={option}", *CONVEX, *VIRTUAL, "nodes=4", "epochs=48", *settings)
+
+
+@cache
+def digits(option: str) -> Config:
+    """A virtual run of the method with its own defaults."""
+    return configure(f"algorithm={option}", *VIRTUAL, "nodes=4", "epochs=15", "device=cpu", "evaluation.every=15")
+
+
+def changed(config: Config, **values: Any) -> Config:
+    """A resolved configuration with other values at dotted keys, written with __ for a dot."""
+    config = deepcopy(config)
+    for name, value in values.items():
+        group, _, key = name.replace("__", ".").rpartition(".")
+        node = select(config, group) if group else config
+        assert key in node, name
+        node[key] = value
+    return config
 
 
 def exact(config: Config) -> Config:
@@ -88,7 +113,7 @@ def vectors_in(value: Any) -> Iterator[Tensor]:
 
 
 class Watched:
-    """A worker or server: every vector that leaves its method's hands, and what that does when there is no work left."""
+    """A worker or server: all vectors that leave its method's hands, and what that does when there is no work left."""
 
     def __init__(self, worker: Any) -> None:
         self.worker, self.x = worker, worker.initial()
@@ -148,7 +173,11 @@ def _on_a_process(config: Config) -> dict[str, Any]:
         parts.worker.leave().wait()
     parts.worker.close()
     parts.batches.close()
-    return watched.told() | {"threads": [t.name for t in threading.enumerate() if t not in before]}
+    post = parts.worker.post
+    return watched.told() | {
+        "threads": [thread.name for thread in threading.enumerate() if thread not in before],
+        "unread": 0 if post is None else sum(map(len, post.come.values())),
+    }
 
 
 def simulated(config: Config) -> tuple[Simulation, list[dict[str, Any]]]:
@@ -218,13 +247,3 @@ def gap(config: Config, told: list[dict[str, Any]]) -> float:
     """How far the evaluated model's objective is from the least there is."""
     decay = decay_of(config)
     return objective(evaluated(config, told), decay)[0] - optimum(decay)
-
-
-def start_gap(config: Config) -> float:
-    decay = decay_of(config)
-    return objective(_whole_problem()[0].initial(), decay)[0] - optimum(decay)
-
-
-def scratch(folder: Path, name: str) -> str:
-    (folder / name).mkdir()
-    return str(folder / name)

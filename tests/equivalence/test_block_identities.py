@@ -111,6 +111,7 @@ IDENTITIES = {
     "hier_sasgd of steps": Identity(hier_sasgd(4, 6, 2, "steps"), hier_avg(4, 6, 2), constant=True),
     "hier_sasgd S=1": Identity(hier_sasgd(2, 6, 1), sasgd(6), constant=True, optimizers=PLAIN),
     "hier_sasgd S=P": Identity(hier_sasgd(3, 6, 4), sasgd(3), constant=True, optimizers=PLAIN),
+    "hier_sasgd T_local=T=1": Identity(hier_sasgd(1, 1, 2, "steps"), SYNC),
     "hier_sasgd T_local=T": Identity(hier_sasgd(6, 6, 2), sasgd(6), exact=True),
     # An outer step along the mean of what the workers did.
     "slowmo alpha=1 beta=0": Identity(slowmo(1, 0), SIX),
@@ -130,7 +131,9 @@ IDENTITIES = {
     "two_then_one_peer_sgp = sgp": Identity(
         Method("two_then_one_peer_sgp", PEERS), Method("sgp", "topology=two_then_one_peer", PEERS), exact=True
     ),
-    "async_sgd = downpour": Identity(Method("async_sgd"), Method("downpour", n_push=1, n_fetch=1), exact=True),
+    "async_sgd = downpour": Identity(
+        Method("async_sgd", budget="equal"), Method("downpour", n_push=1, n_fetch=1, budget="equal"), exact=True
+    ),
 }
 
 
@@ -172,6 +175,43 @@ def test_two_methods_are_one(name, optimizer):
         assert torch.equal(left, right)
     else:
         assert relative(left, right) <= 1e-9
+
+
+def test_sums_of_steps_want_a_rate_that_changes_between_blocks_only():
+    """Each step is divided by its own rate, their sum multiplied by the last."""
+    far = {}
+    schedules = {
+        "between": {"_target_": "runner.schedules.Steps", "warmup_epochs": 0, "milestones": [1], "gamma": 0.1},
+        "within": {"_target_": "runner.schedules.Cosine", "warmup_epochs": 0},
+    }
+    for name, schedule in schedules.items():
+        sides = []
+        for method in (sasgd(5, "steps"), Method("local_sgd", period=5, momentum="keep")):
+            config = configured(method, 4, False, "nesterov", "launcher=simulated") | {"schedule": schedule}
+            sides.append(simulated(Simulation(config, torch.device("cpu")), STEPS))
+        far[name] = relative(*sides)
+    assert far["between"] <= 1e-9
+    assert far["within"] > 1e-4
+
+
+def on_two_nodes_of_two(method: Method) -> Tensor:
+    config = deepcopy(composed(method.name, 2, "gpus_per_node=2", "launcher=simulated"))
+    config["algorithm"] |= method.settings
+    return simulated(Simulation(config, torch.device("cpu")), STEPS // 2)
+
+
+def test_groups_follow_nodes():
+    for name, local, everyones in (("hier_avg", "K1", "K2"), ("hier_sasgd", "T_local", "T")):
+        intervals = {local: 2, everyones: 5}
+        of_a_node = on_two_nodes_of_two(Method(name, **intervals, S=None))
+        assert torch.equal(of_a_node, on_two_nodes_of_two(Method(name, **intervals, S=2)))
+        assert not torch.equal(of_a_node, on_two_nodes_of_two(Method(name, **intervals, S=4)))
+
+
+def test_a_gradient_of_all_is_the_same_whoever_is_a_worker():
+    of_gpus, of_nodes = on_two_nodes_of_two(Method("sync_sgd")), on_two_nodes_of_two(SYNC)
+    assert of_gpus.shape == of_nodes.shape
+    assert torch.equal(of_gpus, of_nodes)
 
 
 def test_what_the_identities_leave_out_differs():

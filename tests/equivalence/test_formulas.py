@@ -16,11 +16,14 @@ from torch import Tensor
 from algorithms.noloco import partner_of
 from runner.simulation import Simulation
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 30
 SETTINGS = (
     *(*SMALL, *DOUBLE, "launcher=simulated", "gpus_per_node=1", "nodes=4", "epochs=2", "schedule=constant"),
     *("optimizer=sgd", "optimizer.lr=0.05", "optimizer.weight_decay=0.01", f"dataset.train_samples={STEPS // 2 * 32}"),
 )
+PLAIN = ("optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0")
 ADAMW = ("optimizer=adamw", "optimizer.lr=0.003")
 
 
@@ -175,18 +178,36 @@ HALF = STEPS // 2  # an epoch
 CASES: dict[str, tuple[str, tuple[str, ...], Callable[[Reference], Tensor]]] = {
     "hier_avg": ("hier_avg K1=2 K2=6 S=2 momentum=keep", (), lambda r: hier_avg(r, 2, 6, 2)),
     "hier_avg, K1 does not divide K2": ("hier_avg K1=2 K2=5 S=2 momentum=keep", (), lambda r: hier_avg(r, 2, 5, 2)),
-    "sasgd": ("sasgd T=5 T_local=null global_rate=0.02", ("optimizer.momentum=0", "optimizer.nesterov=false",
-        "optimizer.weight_decay=0"), lambda r: sasgd(r, 5, 0.05, 0.02)),
+    "sasgd": ("sasgd T=5 T_local=null global_rate=0.02", PLAIN, lambda r: sasgd(r, 5, 0.05, 0.02)),
     "easgd_sync": ("easgd_sync tau=3 beta=0.8", (), lambda r: sync_easgd(r, 3, 0.8)),
     "lsgd": ("lsgd tau=3 local_pull=0.2 global_pull=0.1 S=2", (), lambda r: lsgd(r, 3, 0.2, 0.1, 2)),
-    "bmuf nesterov": ("bmuf period=5 block_momentum=0.6 block_lr=0.9 nesterov=true momentum=keep", (),
-        lambda r: bmuf_nesterov(r, 5, 0.6, 0.9)),
-    "bmuf nesterov, eta unset": ("bmuf period=3 block_momentum=null block_lr=1 nesterov=true momentum=keep", (), lambda r: bmuf_nesterov(r, 3, 0.75, 1.0)),
-    "diloco": ("diloco period=5 outer_lr=0.7 outer_momentum=0.9 nesterov=true momentum=keep", ADAMW, lambda r: diloco(r, 5, 0.7, 0.9)),
-    "slowmo": ("slowmo period=5 slow_lr=0.9 slow_momentum=0.7 momentum=reset", (), lambda r: slowmo(r, 5, 0.9, 0.7, 0.05)),
-    "post_local_sgd": ("post_local_sgd epoch=1 then.period=4 then.momentum=keep", (), lambda r: post_local_sgd(r, HALF, 4)),
+    "bmuf nesterov": (
+        "bmuf period=5 block_momentum=0.6 block_lr=0.9 nesterov=true momentum=keep",
+        (),
+        lambda r: bmuf_nesterov(r, 5, 0.6, 0.9),
+    ),
+    "bmuf nesterov, eta unset": (
+        "bmuf period=3 block_momentum=null block_lr=1 nesterov=true momentum=keep",
+        (),
+        lambda r: bmuf_nesterov(r, 3, 0.75, 1.0),
+    ),
+    "diloco": (
+        "diloco period=5 outer_lr=0.7 outer_momentum=0.9 nesterov=true momentum=keep",
+        ADAMW,
+        lambda r: diloco(r, 5, 0.7, 0.9),
+    ),
+    "slowmo": (
+        "slowmo period=5 slow_lr=0.9 slow_momentum=0.7 momentum=reset",
+        (),
+        lambda r: slowmo(r, 5, 0.9, 0.7, 0.05),
+    ),
+    "post_local_sgd": (
+        "post_local_sgd epoch=1 then.period=4 then.momentum=keep",
+        (),
+        lambda r: post_local_sgd(r, HALF, 4),
+    ),
     "allreduce_then_sgp": ("allreduce_then_sgp epoch=1", (), lambda r: allreduce_then_sgp(r, HALF)),
-}  # fmt: skip
+}
 
 
 def begun(method: str, *overrides: str) -> tuple[Simulation, Reference]:

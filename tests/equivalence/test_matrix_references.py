@@ -17,7 +17,7 @@ from harness import DOUBLE, SMALL, configure, relative, run_processes, trajector
 from references import Reference
 from torch import Tensor
 
-pytestmark = pytest.mark.multiproc
+pytestmark = [pytest.mark.multiproc, pytest.mark.usefixtures("one_thread")]
 
 STEPS = 30
 SETTINGS = (*SMALL, *DOUBLE, "epochs=2", "schedule=constant", "optimizer.weight_decay=0.01")

@@ -119,7 +119,7 @@ def test_evaluations_and_bytes_sent_are_the_same(tmp_path, run):
 # Every synchronous method that is found, with its own defaults, on a small network: the means of its gradients or of
 # its parameters, its messages, its optimiser, and what happens between blocks and at a switch.
 
-EPOCHS, PER_EPOCH = 9, 6  # past the epoch at which methods switch
+EPOCHS, PER_EPOCH, SWITCH = 9, 6, 4  # epochs, steps, and the epoch from which on a method or a graph is another
 SHAPES = {"2x1": (2, 1, "float32"), "4x1": (4, 1, "float64"), "2x2": (2, 2, "float64")}
 SYNCHRONOUS = [
     path.stem
@@ -135,6 +135,10 @@ def composed(method: str) -> Config:
     for node in (algorithm, *(value for value in algorithm.values() if isinstance(value, dict))):
         if "merge" in node:
             node["merge"] = "exact"  # when a message is due, whatever the clock
+    if "epoch" in algorithm:
+        algorithm["epoch"] = SWITCH
+    for phase in config["topology"].get("phases", ())[1:]:
+        phase["epoch"] = SWITCH
     return config
 
 

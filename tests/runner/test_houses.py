@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from runner.build import locate
+from runner.build import build, locate
 from runner.identity import GROUPS, VIRTUAL_GROUPS
 
 ROOT = Path(__file__).parents[2]
@@ -25,11 +25,9 @@ MAY_IMPORT = {
     "scripts": {"runner", "algorithms", "models"},
 }
 FLOORS = set(MAY_IMPORT) | {"tests", "harness"}
-METHODS = sorted(
-    path.stem
-    for path in (ROOT / "algorithms").glob("*.py")
-    if path.stem not in {"__init__", "worker", "topology", "topologies"}
-)
+FOUNDATIONS = {"__init__", "worker", "topology", "topologies", "stepwise", "blocks"}  # which methods stand on
+METHODS = sorted({path.stem for path in (ROOT / "algorithms").glob("*.py")} - FOUNDATIONS)
+METHOD_FILES = sorted((ROOT / "conf/algorithm").glob("*.yaml"))
 OPTIONS = sorted(path for group in GROUPS for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
@@ -85,20 +83,37 @@ def read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "conf/algorithm").glob("*.yaml")), ids=lambda path: path.stem)
+def settings_of(node: dict[str, Any]) -> dict[str, Any]:
+    """The method's own, without what the runner reads."""
+    return {key: value for key, value in node.items() if key not in {"worker", "budget", "lr_per", "defaults"}}
+
+
+def leaves_open(node: dict[str, Any]) -> set[str]:
+    """Settings that a node, or one inside it, does not name."""
+    target = locate(node["_target_"], "algorithm")
+    unnamed = {f"{target.__name__}.{field.name}" for field in dataclasses.fields(target) if field.name not in node}
+    return unnamed.union(*(leaves_open(inner) for inner in node.values() if isinstance(inner, dict)))
+
+
+@pytest.mark.parametrize("path", METHOD_FILES, ids=lambda path: path.stem)
 def test_a_method_and_its_file_agree(path):
     node = read(path)
     method = locate(node["_target_"], "algorithm")
-    assert method.__module__ == f"algorithms.{path.stem}"
-    assert method.topology in {"none", "column_stochastic", "doubly_stochastic"}
+    assert method.__module__.partition(".")[0] == "algorithms"
+    assert method.topology in {"none", "column_stochastic", "doubly_stochastic", "bipartite"}
     assert inspect.isasyncgenfunction(method.run)
     assert node["worker"] in {"node", "gpu"}
-    settings = {key: value for key, value in node.items() if key not in {"_target_", "worker", "defaults"}}
-    assert settings == {field.name: field.default for field in dataclasses.fields(method)}
+    assert ("budget" in node) == (not method.synchronous)
+    if method.__module__ == f"algorithms.{path.stem}":  # the method as its class has it, and not another one of it
+        settings = settings_of(node)
+        assert not leaves_open(settings)
+        assert build(settings, "algorithm") == method()
 
 
 def test_every_method_has_a_file():
-    assert sorted(path.stem for path in (ROOT / "conf/algorithm").glob("*.yaml")) == METHODS
+    assert {locate(read(path)["_target_"], "algorithm").__module__ for path in METHOD_FILES} == {
+        f"algorithms.{method}" for method in METHODS
+    }
 
 
 def test_every_group_of_the_tree_enters_a_runs_identity():
@@ -112,8 +127,7 @@ def test_an_option_names_a_callable_and_its_settings(path):
     if node.get("_target_") is None:  # topology=none, sequences and phases; problem
         return
     known = set(inspect.signature(locate(node.pop("_target_"), path.parent.name)).parameters)
-    beside = {"defaults", "worker"} if path.parent.name == "algorithm" else {"reference_lr"}
-    assert set(node) - beside <= known
+    assert set(settings_of(node)) - {"reference_lr"} <= known
 
 
 def test_the_ledger_is_complete():
