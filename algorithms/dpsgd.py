@@ -53,9 +53,7 @@ def _exchange(worker: Worker, W: Mixing, x: Vector) -> Handle[dict[int, Payload]
     return worker.exchange(dict.fromkeys(W.outgoing[i], (x,)), W.incoming[i], like=(x,))
 
 
-def _combine(
-    worker: Worker, W: Mixing, x: Vector, received: dict[int, Payload], onto: Vector | None = None
-) -> Vector:
+def _combine(worker: Worker, W: Mixing, x: Vector, received: dict[int, Payload], onto: Vector | None = None) -> Vector:
     """Column i of X W: sum_j w_ji x_j, neighbours in the order of their ranks; with `onto`, that of X W - X + onto.
 
     A neighbour that is gone leaves its weight to the worker itself (unverified: the paper knows no failures).

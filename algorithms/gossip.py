@@ -76,19 +76,21 @@ class GossipPull(Gossip):
             answer = await each
             if answer is not None:
                 total, models = total + answer[0], models + 1
-                worker.merged(max(0, s.k - int(answer[1])))
+                worker.merged(max(0, worker.progress - int(answer[1])))
         return total / models
 
     async def publish(self, worker: Worker, s: PullState) -> None:
         async for j, _ in worker.messages("pull", like=(0.0,)):
-            worker.send(j, "model", (s.x, float(s.k)))
+            worker.send(j, "model", (s.x, float(worker.progress)))
 
 
 @dataclass
 class PushState:
     x: Vector
     k: int = 0
-    inbox: list[tuple[Vector, float]] = field(default_factory=list)  # models and their steps, since the last merge
+    inbox: list[tuple[Vector, float]] = field(
+        default_factory=list
+    )  # models, and how far training was, since the last merge
     ended: bool = False  # its own steps
 
 
@@ -105,7 +107,7 @@ class GossipPush(Gossip):
             if s.k % self.comm_interval == 0:
                 [j] = self.peers(worker, s.k, 1)
                 if j != worker.rank:
-                    worker.send(j, "push", (s.x, float(s.k)))
+                    worker.send(j, "push", (s.x, float(worker.progress)))
                 self.merge(worker, s, 2 if j == worker.rank else 1)
             yield s.x
         s.ended = True
@@ -118,9 +120,9 @@ class GossipPush(Gossip):
         if not received:
             return
         total = c * s.x if c > 1 else s.x
-        for x, k in received:
+        for x, sent in received:
             total = total + x
-            worker.merged(max(0, s.k - int(k)))
+            worker.merged(max(0, worker.progress - int(sent)))
         s.x = total / (len(received) + c)
 
     async def collect(self, worker: Worker, s: PushState) -> None:

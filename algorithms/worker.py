@@ -92,8 +92,12 @@ class Worker(Protocol):
         """The learning rate of the next step, where the schedule has got to."""
 
     @property
+    def progress(self) -> int:
+        """How far training has got, in mini-batches per worker; where workers share them, that is the same for all."""
+
+    @property
     def epoch(self) -> float:
-        """Epochs of training done."""
+        """Epochs of training done: `progress` in other units."""
 
     @property
     def last_loss(self) -> float:

@@ -79,6 +79,10 @@ class Member:
         return Group(tuple(range(first, first + self.per_node)))
 
     @property
+    def progress(self) -> int:
+        return self.draw
+
+    @property
     def epoch(self) -> float:
         return self.draw / self.per_epoch
 

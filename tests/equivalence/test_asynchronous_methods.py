@@ -30,7 +30,7 @@ METHODS = {
     "adpsgd": ("algorithm=adpsgd",),
     "adpsgd equal": ("algorithm=adpsgd", "algorithm.budget=equal"),
     "gossip_pull": ("algorithm=gossip_pull", "algorithm.rounds=3"),
-    "gossip_push": ("algorithm=gossip_push",),
+    "gossip_push": ("algorithm=gossip_push", "algorithm.comm_interval=1"),
     "gossip_push 2": ("algorithm=gossip_push", "algorithm.comm_interval=2", "algorithm.budget=equal"),
     "async_sgd": ("algorithm=async_sgd",),
     "downpour 3 2": ("algorithm=downpour", "algorithm.n_push=3", "algorithm.n_fetch=2"),

@@ -15,7 +15,7 @@ from runner.launchers import RunFailedError
 
 METHODS = {
     "gossip_pull": ("algorithm=gossip_pull", "algorithm.rounds=2"),
-    "gossip_push": ("algorithm=gossip_push",),
+    "gossip_push": ("algorithm=gossip_push", "algorithm.comm_interval=1"),
     "adpsgd": ("algorithm=adpsgd",),
     "easgd": ("algorithm=easgd", "algorithm.tau=2"),
     "downpour": ("algorithm=downpour", "algorithm.n_push=2", "algorithm.n_fetch=3", "server.shards=2"),
