@@ -28,6 +28,7 @@ class State:
     x: Vector
     sent: Vector | None = None  # x_sent, of the average under way
     answer: Handle[Payload | None] | None = None
+    begun: int = 0
     averages: int = 0
     k: int = 0
 
@@ -46,7 +47,9 @@ class ADPSGD:
             worker.beside(self.reply(worker, s))
         while await worker.has_work():
             if active and s.answer is None:
-                [peer] = worker.graph.at(s.k).outgoing[worker.rank]
+                # Slot by slot, however long an average takes: by the step, some pairs might never meet.
+                [peer] = worker.graph.at(s.begun).outgoing[worker.rank]
+                s.begun += 1
                 s.sent = s.x
                 worker.send(peer, "active", (s.x,))
                 s.answer = worker.receive(peer, "passive", like=(s.x,))

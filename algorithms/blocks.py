@@ -53,8 +53,7 @@ class Blocks(Stepwise):
 
     async def end_block(self, worker: Worker, s: Any) -> None:
         await self.base.settle(worker, s.inner)
-        # For push-sum the mean of the numerators x, not of the z = x / w: it is what mixing conserves.
-        s.x = self.outer(worker, s, await worker.all_reduce(s.inner.x, worker.everyone))
+        s.x = self.outer(worker, s, await worker.all_reduce(self.base.mass(s.inner), worker.everyone))
         self.base.move(s.inner, s.x)
         if self.momentum == "reset":
             worker.forget()
@@ -68,6 +67,12 @@ class Blocks(Stepwise):
 
     def iterate(self, s: Any) -> Vector:
         return self.base.iterate(s.inner)
+
+    def mass(self, s: Any) -> Vector:
+        return self.base.mass(s.inner)
+
+    def replace(self, s: Any, x: Vector) -> None:
+        self.base.replace(s.inner, x)  # where the block began is the same for all
 
     def move(self, s: Any, x: Vector) -> None:
         s.x = x

@@ -26,7 +26,7 @@ class DPSGD(Stepwise):
     """D-PSGD.
 
     Args:
-        order: `adapt_with_combine` (the paper's) or `adapt_then_combine` (as in the released code of SGP).
+        order: `adapt_with_combine` (the paper's; unverified) or `adapt_then_combine` (as in the released code of SGP).
     """
 
     order: Literal["adapt_with_combine", "adapt_then_combine"] = "adapt_with_combine"

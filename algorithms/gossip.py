@@ -7,7 +7,8 @@
           S = sum of the m models received since the last step
           m = 0: unchanged ;  else  x <- (S + c x) / (m + c),  c = 2 if j == i else 1
 
-Both every comm_interval of a worker's own steps.
+Both every comm_interval of a worker's own steps. The local step is torch's: with its Nesterov momentum what is
+published and averaged is the look-ahead point, where the released framework keeps x itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from algorithms.stepwise import State as PullState
 from algorithms.worker import Vector, Worker
 
 
@@ -43,6 +43,14 @@ class Gossip:
 
 
 @dataclass
+class PullState:
+    x: Vector
+    published: Vector  # the last x before an average
+    published_at: int = 0  # how far training was
+    k: int = 0
+
+
+@dataclass
 class GossipPull(Gossip):
     """See the module.
 
@@ -53,12 +61,13 @@ class GossipPull(Gossip):
     rounds: int = 1
 
     async def run(self, worker: Worker) -> AsyncGenerator[Vector, None]:
-        s = worker.restore(PullState(worker.initial()))
+        s = worker.restore(PullState(worker.initial(), worker.initial()))
         worker.beside(self.publish(worker, s))
         while await worker.has_work():
             s.x = worker.descend(s.x, await worker.gradient(s.x))
             s.k += 1
             if s.k % self.comm_interval == 0:
+                s.published, s.published_at = s.x, worker.progress
                 s.x = await self.pull(worker, s)
             yield s.x
         await worker.leave()
@@ -81,7 +90,7 @@ class GossipPull(Gossip):
 
     async def publish(self, worker: Worker, s: PullState) -> None:
         async for j, _ in worker.messages("pull", like=(0.0,)):
-            worker.send(j, "model", (s.x, float(worker.progress)))
+            worker.send(j, "model", (s.published, float(s.published_at)))
 
 
 @dataclass

@@ -101,6 +101,9 @@ class SASGD(Stepwise):
         await self.aggregate(worker, s)
         return True
 
+    def replace(self, s: State, x: Vector) -> None:
+        s.x, s.gs, s.group_gs = x, None, None  # the sums are each learner's own, the anchors are common
+
     def move(self, s: State, x: Vector) -> None:
         s.x = s.anchor = s.group_anchor = x
         s.gs = s.group_gs = None

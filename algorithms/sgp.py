@@ -95,5 +95,8 @@ class SGP(Stepwise):
         """The de-biased z."""
         return s.x if self.biased or s.w == 1.0 else s.x / s.w
 
+    def replace(self, s: State, x: Vector) -> None:
+        self.move(s, x)
+
     def move(self, s: State, x: Vector) -> None:
         s.x, s.w = x, 1.0

@@ -47,6 +47,15 @@ class Stepwise:
         x: Vector = s.x
         return x
 
+    def mass(self, s: Any) -> Vector:
+        """What averaging conserves: for push-sum its numerator x, not z = x / w."""
+        x: Vector = s.x
+        return x
+
+    def replace(self, s: Any, x: Vector) -> None:
+        """Stand at x in the place of another worker, of whose state s is a copy without what was under way."""
+        s.x = x
+
     def move(self, s: Any, x: Vector) -> None:
         """Go on from x, which all workers hold alike; nothing is under way."""
         s.x = x

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from algorithms.allreduce import AllReduce
+from algorithms.blocks import Blocks
 from algorithms.local_sgd import LocalSGD
 from algorithms.stepwise import Stepwise
 from algorithms.worker import Vector, Worker
@@ -44,6 +45,11 @@ class Switch(Stepwise):
         needs = {self.first.topology, self.then.topology} - {"none"}
         if len(needs) > 1:
             raise ValueError("algorithm.first and algorithm.then need different kinds of topology: " + ", ".join(needs))
+        if isinstance(self.then, Blocks) and not (self.average or isinstance(self.first, AllReduce)):
+            raise ValueError(
+                "algorithm.average=false: algorithm.first leaves the workers apart, and algorithm.then works in "
+                "blocks, which all workers begin at one point; use average=true"
+            )
         self.topology = needs.pop() if needs else "none"  # type: ignore[misc]
 
     def check(self, workers: int) -> None:
@@ -65,7 +71,16 @@ class Switch(Stepwise):
         s.x = self.iterate(s)
 
     async def settle(self, worker: Worker, s: State) -> bool:
-        return await self.at_work(s).settle(worker, s.inner)
+        changed = await self.at_work(s).settle(worker, s.inner)
+        s.x = self.iterate(s)
+        return changed
+
+    def mass(self, s: State) -> Vector:
+        return self.at_work(s).mass(s.inner)
+
+    def replace(self, s: State, x: Vector) -> None:
+        s.x = x
+        self.at_work(s).replace(s.inner, x)
 
     def iterate(self, s: State) -> Vector:
         return self.at_work(s).iterate(s.inner)

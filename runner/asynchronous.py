@@ -110,11 +110,11 @@ def _evaluate(parts: Parts, config: Config, kept: Mapping[int, Kept], recorder: 
         centre = _whole(parts, there.x).to(problem.device) if mesh.servers else None
         if mesh.is_server:
             continue
-        x = there.x.to(problem.device)
-        if mesh.inside is not None:
-            x = x.contiguous().to(mesh.home(x.device))
+        x = there.x
+        if mesh.inside is not None:  # the first process of a worker alone knows
+            x = x.clone()
             dist.broadcast(x, mesh.process_of(mesh.worker), group=mesh.inside)
-            x = x.to(problem.device)
+        x = x.to(problem.device)
         for name, buffer in problem.buffers().items():
             buffer.copy_(there.buffers[name])
         final = evaluator.evaluate(x, centre)

@@ -6,6 +6,7 @@ process; every rank builds from the frozen configuration with these few lines.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import pkgutil
@@ -83,8 +84,10 @@ def _check_options(
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
     settings = {p.name for p in parameters} - set(given)  # what is left for the configuration to say
+    # A dataclass's own annotations, not its __init__'s: each is read where the class that has it stands.
+    annotated = target.__init__ if inspect.isclass(target) and not dataclasses.is_dataclass(target) else target
     try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        hints = typing.get_type_hints(annotated)
     except (NameError, TypeError):  # annotations that only a type checker can read
         hints = {}
     for name, value in options.items():

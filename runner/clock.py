@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +23,12 @@ class Split:
     data_s: float = 0.0
     bytes_sent: int = 0
     staleness: Counter[int] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def count_sent(self, nbytes: int) -> None:
+        """From any thread."""
+        with self.lock:
+            self.bytes_sent += nbytes
 
 
 class TrainingClock:

@@ -70,7 +70,7 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "backend": ("auto", "gloo", "nccl"),
     "evaluation.batch_norm": ("own", "average", "recalibrate"),
-    "evaluation.model": ("auto", "mean", "centre"),
+    "evaluation.model": ("auto", "mean", "workers", "centre"),
     "server.placement": ("beside_0", "own"),
     "problem.dtype": ("float32", "float64"),
     "problem.autocast": (None, "bfloat16"),
@@ -195,6 +195,11 @@ def ranks(config: Config) -> int:
 def servers(config: Config) -> int:
     """How many shards of a parameter server a resolved configuration has beside its workers."""
     return int(config["servers"])
+
+
+def processes(config: Config) -> int:
+    """Real processes in total: training ones, then servers."""
+    return ranks(config) + servers(config)
 
 
 def shares_work(config: Config) -> bool:

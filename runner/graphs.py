@@ -72,7 +72,7 @@ def make_graph(config: Config, algorithm: Algorithm, size: int, iterations_per_e
     if algorithm.topology == "bipartite" and not _pairs_even_with_odd(graph):
         raise ConfigError(
             f"topology={name}: {method} needs pairs of an even and an odd rank at each step, and so an even number of "
-            f"workers; with {size} workers use topology=bipartite_exponential" + (", with one more" if size % 2 else "")
+            f"workers, here {size}; use nodes=2, 4, ... and topology=bipartite_exponential"
         )
     return graph
 

@@ -81,6 +81,11 @@ def _resolve_method(config: Config) -> None:
             f"backend=nccl: {name} is asynchronous, and NCCL can neither receive from any sender nor serve two threads "
             "of a process; leave it out, and messages are staged through the host with gloo"
         )
+    if configs.shares_work(config) and config["sampling"]["_target_"] != "runner.data.sampling.GlobalBatches":
+        raise ConfigError(
+            f"sampling={config['choices']['sampling']}: gives each worker samples of its own, which "
+            f"algorithm.budget=shared (the default of {name}) hands around; add algorithm.budget=equal"
+        )
     check = getattr(algorithm, "check", None)
     if check is not None:
         try:
@@ -158,7 +163,7 @@ def local_ranks(config: Config) -> int:
     """Processes that this machine starts."""
     servers = configs.servers(config)
     if not config["launcher"].get("rendezvous"):
-        return configs.ranks(config) + servers
+        return configs.processes(config)
     if servers:
         raise ConfigError(
             f"launcher.rendezvous={config['launcher']['rendezvous']}: {config['choices']['algorithm']} has a parameter "
@@ -171,7 +176,7 @@ def _resolve_device(config: Config) -> None:
     import torch
 
     gpus, virtual = torch.cuda.device_count(), configs.simulated(config)
-    processes = 1 if virtual else local_ranks(config)
+    processes = 1 if virtual else local_ranks(config) - configs.servers(config)  # a server is a task of the CPU
     if config["device"] == "auto":
         config["device"] = "cuda" if gpus >= processes else "cpu"
     if config["device"] == "cuda" and gpus == 0:

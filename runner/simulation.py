@@ -147,7 +147,8 @@ class Simulation:
                 run = to_the_end(run, worker)
             self.cluster.start(worker, run, lambda x: note(worker, x))
 
-        mishaps = Mishaps(self.cluster, failures, plan, start, changed)
+        take_place = getattr(self.algorithm, "replace", None)
+        mishaps = Mishaps(self.cluster, failures, plan, start, changed, take_place)
 
         def note(worker: VirtualWorker, x: Vector) -> None:
             if plan:

@@ -55,7 +55,8 @@ class Parts:
 def assemble(config: Config, device: torch.device) -> Parts:
     """Make this process's parts of the resolved configuration, inside its process group. Collective."""
     servers, asynchronous = configs.servers(config), config["asynchronous"]
-    mesh = Mesh(configs.gpus_per_worker(config), config["backend"], servers)
+    mesh = Mesh(configs.gpus_per_worker(config), config["backend"], servers, asynchronous)
+    assert mesh.ranks == configs.ranks(config), f"{mesh.ranks} training processes, {configs.ranks(config)} are wanted"
     dataset = load_dataset(config["dataset"])
     problem = make_problem(config, make_model(config, dataset), device)
     dataset = dataset.to(device, problem.dtype)
@@ -79,6 +80,7 @@ def assemble(config: Config, device: torch.device) -> Parts:
         seed=config["seed"],
         claims=counter() if shared else None,
         asynchronous=asynchronous,
+        timeout_s=config["launcher"]["timeout_s"],
     )
     return Parts(mesh, dataset, sampler, batches, problem, algorithm, clock, worker)
 

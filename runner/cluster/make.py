@@ -190,6 +190,13 @@ def check(config: Config) -> None:
     seconds_of(config)(0, 0)
     _check_seconds(config)
     vector_bytes(cost(config), None if configs.timing_only(config) else 1)
+    if configs.servers(config) and config["server"]["placement"] == "beside_0":
+        for entry in config["failures"]["plan"]:
+            if isinstance(entry, dict) and entry.get("node") == 0 and "dies_at_s" in entry:
+                raise ConfigError(
+                    f"failures.plan: {entry} takes the parameter server with it, which runs beside node 0, and no "
+                    "method goes on without it; name the workers ({worker: 0, ...}), or add server.placement=own"
+                )
     failures(config).happenings(configs.workers(config), workers_per_node(config))
 
 

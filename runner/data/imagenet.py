@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -168,6 +169,11 @@ class ImageFolders:
         return self._train.seeded(seed)
 
 
+# Virtual workers read in several threads of one process, and torchvision's augmentation draws from torch's global
+# generator.
+_READING = threading.Lock()
+
+
 class _Prefetched:
     """Training batches read ahead by loader processes, in the order of the draws."""
 
@@ -178,11 +184,13 @@ class _Prefetched:
         self._iterator: Iterator[Batch] | None = None
 
     def __call__(self, draw: int) -> Batch:
-        if self._iterator is None or draw != self._next:
-            self.close()
-            self._iterator = iter(self._dataset.load(self._images, _Draws(self._sampler, self._rank, draw)))
-        self._next = draw + 1
-        return self._dataset.finish(next(self._iterator))
+        with _READING:
+            if self._iterator is None or draw != self._next:
+                self.close()
+                self._iterator = iter(self._dataset.load(self._images, _Draws(self._sampler, self._rank, draw)))
+            self._next = draw + 1
+            batch = next(self._iterator)
+        return self._dataset.finish(batch)
 
     def close(self) -> None:
         self._iterator = None  # its end takes the loader processes along

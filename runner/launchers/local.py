@@ -17,7 +17,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from runner.config import Config, ranks, simulated
+from runner.config import Config, processes, simulated
 from runner.launchers import InterruptedRunError, RunFailedError
 from runner.launchers.meeting import meet
 from runner.results import read_json
@@ -106,7 +106,7 @@ def _launch_config(folder: Path, config: Config) -> Any:
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=1 if simulated(config) else ranks(config),
+        nproc_per_node=1 if simulated(config) else processes(config),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",

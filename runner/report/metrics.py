@@ -39,7 +39,7 @@ METRICS = {
 DEFAULT_METRICS = ("epoch_time_s", "compute_share", "wait_share", "data_share", "bytes_sent")
 """Beside the accuracy, and the staleness where any run has some."""
 
-EVALUATED = {"mean": "mean model", "centre": "centre"}
+EVALUATED = {"mean": "mean model", "workers": "workers' mean", "centre": "centre"}
 """The models whose accuracy a run may be known by (`evaluated_model` of its summary), for people."""
 
 HEADERS = {
@@ -52,7 +52,7 @@ HEADERS = {
 
 def top1_key(evaluated_model: str | None) -> str:
     """Where summaries and evaluations hold a run's own top-1."""
-    return "top1_centre" if evaluated_model == "centre" else "top1_mean_model"
+    return {"centre": "top1_centre", "workers": "top1_workers_mean"}.get(evaluated_model or "", "top1_mean_model")
 
 
 def metric_of(key: str) -> Metric:

@@ -12,7 +12,7 @@ nobody waits for either.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ class Standing:
 
     iterate: Vector
     buffers: list[Buffers]
-    counters: dict[str, int] = field(default_factory=dict)
+    state: Any = None  # a copy, without what was under way
     draw: int = 0
     exchanges: int = 0
 
@@ -41,6 +41,8 @@ class Mishaps:
     Args:
         start: lets a worker begin its algorithm.
         changed: called when a worker has died or returned.
+        take_place: of a method that knows how, `Stepwise.replace`: puts an iterate into a copy of a living worker's
+            state. For others a fresh state takes that one's whole numbers.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Mishaps:
         plan: list[Happening],
         start: Callable[[VirtualWorker], None],
         changed: Callable[[], None],
+        take_place: Callable[[Any, Vector], None] | None = None,
     ) -> None:
+        self.take_place = take_place
         self.cluster, self.engine, self.failures = cluster, cluster.engine, failures
         self.start, self.changed = start, changed
         self.dead: dict[int, float] = {}  # rank -> since when
@@ -70,10 +74,8 @@ class Mishaps:
 
     def yielded(self, worker: VirtualWorker, x: Vector) -> None:
         """Remember where a worker stands, for those that may have to start from there."""
-        counters = {f.name: getattr(worker.state, f.name) for f in fields(worker.state)}
-        counters = {name: value for name, value in counters.items() if type(value) is int}
         buffers = self.cluster.source.buffers_of(worker.processes)
-        self.standing[worker.rank] = Standing(x, buffers, counters, worker.draw, worker.exchanges)
+        self.standing[worker.rank] = Standing(x, buffers, without_handles(worker.state), worker.draw, worker.exchanges)
 
     def _pause(self, worker: VirtualWorker) -> None:
         if worker.task is not None:
@@ -141,7 +143,14 @@ class Mishaps:
 
         def begin_again(state: Any) -> Any:
             try:
-                return replace(state, x=source.iterate, **there.counters)
+                if there.state is None:  # nobody has taken a step yet
+                    return replace(state, x=source.iterate)
+                if self.take_place is not None:
+                    taken = without_handles(there.state)
+                    self.take_place(taken, source.iterate)
+                    return taken
+                counters = {name: each for name, each in vars(there.state).items() if type(each) is int}
+                return replace(state, x=source.iterate, **counters)
             except TypeError as error:
                 raise RunFailedError(
                     f"worker {worker.rank} cannot return with a {type(state).__qualname__}: its state must be a "
@@ -180,3 +189,18 @@ class Mishaps:
                 f"waited for it in vain, failures.timeout_s={self.failures.timeout_s:g}, until {self.engine.now:.6g} s "
                 "of virtual time"
             )
+
+
+def without_handles(state: Any) -> Any:
+    """A copy of a state, its vectors shared, without what is under way."""
+    if is_dataclass(state) and not isinstance(state, type):
+        return replace(state, **{each.name: without_handles(getattr(state, each.name)) for each in fields(state)})
+    if isinstance(state, list):
+        return [without_handles(each) for each in state if not _holds_handle(each)]
+    if isinstance(state, dict):
+        return {key: without_handles(each) for key, each in state.items() if not _holds_handle(each)}
+    return None if _holds_handle(state) else state
+
+
+def _holds_handle(value: Any) -> bool:
+    return hasattr(value, "__await__") or (isinstance(value, tuple) and any(map(_holds_handle, value)))

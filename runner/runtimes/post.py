@@ -47,21 +47,26 @@ class Post:
     """The asynchronous messages of one process.
 
     Args:
+        group: all processes, with no limit of time.
+        timeout_s: how long to wait for an answer.
         process_of: the process that speaks for a worker or server.
         member_of: and back.
-        heard: called with how far the sender of each message was, by the task that takes it.
+        heard: called with how far the sender of a message was, by the task that loops over such, in its turn.
     """
 
     def __init__(
         self,
         worker: ProcessWorker,
+        group: dist.ProcessGroup | None,
         dtype: torch.dtype,
         device: torch.device,
+        timeout_s: float,
         process_of: Callable[[int], int],
         member_of: Callable[[int], int],
         heard: Callable[[int], None],
     ) -> None:
-        self.worker, self.dtype, self.device = worker, dtype, device
+        self.worker, self.dtype, self.device, self.timeout_s = worker, dtype, device, timeout_s
+        self.group = group
         self.process_of, self.member_of, self.heard = process_of, member_of, heard
         self.changed = threading.Condition()
         self.come: dict[int, deque[Letter]] = {}  # by channel
@@ -80,7 +85,7 @@ class Post:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def send(self, to: int, channel: str, payload: Payload) -> None:
-        self.worker.split.bytes_sent += self._send(to, number_of(channel), payload)
+        self.worker.split.count_sent(self._send(to, number_of(channel), payload))
 
     def _send(self, to: int, channel: int, payload: Payload = ()) -> int:
         """Send it; how many bytes of payload that are."""
@@ -93,7 +98,9 @@ class Post:
         header = torch.zeros(HEADER, dtype=torch.float64)
         header[: len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
         process = self.process_of(to)
-        works = [dist.isend(part, process, tag=FIRST_TAG + place) for place, part in enumerate([header, *vectors])]
+        works = [
+            dist.isend(part, process, self.group, FIRST_TAG + place) for place, part in enumerate([header, *vectors])
+        ]
         self.sending.submit(lambda: [work.wait() for work in works if work is not None])
         return sum(vector.nbytes for vector in vectors) + 8 * len(scalars)
 
@@ -111,7 +118,7 @@ class Post:
     def _take_in(self) -> None:
         while self.leavers:
             header = torch.empty(HEADER, dtype=torch.float64)
-            process = dist.recv(header, tag=FIRST_TAG)
+            process = dist.recv(header, group=self.group, tag=FIRST_TAG)
             channel, draw, parts, *rest = header.tolist()
             if channel in (LEAVING, LEFT):
                 sender = self.member_of(process)
@@ -124,7 +131,7 @@ class Post:
             lengths, scalars = rest[: int(parts)], iter(rest[int(parts) :])
             vectors = [torch.empty(int(length), dtype=self.dtype) for length in lengths if length >= 0]
             for place, vector in enumerate(vectors, start=1):
-                dist.recv(vector, process, tag=FIRST_TAG + place)
+                dist.recv(vector, process, self.group, FIRST_TAG + place)
             here = iter(vectors)
             payload = [next(scalars) if length < 0 else next(here).to(self.device) for length in lengths]
             with self.changed:
@@ -132,15 +139,16 @@ class Post:
                 letters.append(Letter(self.member_of(process), int(draw), tuple(payload)))
                 self.changed.notify_all()
 
-    def _when(self, ready: Callable[[], bool]) -> None:
-        """Wait; `changed` is held before and after.
+    def _when(self, ready: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait; `changed` is held before and after. Whether it was in time.
 
         Raises:
             Exception: what made another task of this process fail.
         """
-        self.changed.wait_for(lambda: ready() or self.failure is not None)
+        in_time = self.changed.wait_for(lambda: ready() or self.failure is not None, timeout_s)
         if self.failure is not None:
             raise self.failure
+        return in_time
 
     def has_come(self, source: int, channel: int) -> bool:
         return any(letter.sender == source for letter in self.come.get(channel, ()))
@@ -148,24 +156,23 @@ class Post:
     def take(self, source: int, channel: int) -> Payload:
         """The next message of a sender, waited for."""
         with self.changed:
-            self._when(lambda: self.has_come(source, channel))
+            if not self._when(lambda: self.has_come(source, channel), self.timeout_s):
+                raise TimeoutError(
+                    f"worker {source} has not answered worker {self.worker.rank} for {self.timeout_s:g} s "
+                    "(launcher.timeout_s)"
+                )
             letters = self.come[channel]
             place = next(place for place, letter in enumerate(letters) if letter.sender == source)
             letter = letters[place]
             del letters[place]
-            self.heard(letter.draw)
             return letter.payload
 
-    def next_of(self, channel: int) -> tuple[int, Payload] | None:
+    def next_of(self, channel: int) -> Letter | None:
         """The next message of anybody, waited for; None when nothing can come any more."""
         with self.changed:
             self._when(lambda: bool(self.come.get(channel)) or self.leavers == 0)
             letters = self.come.get(channel)
-            if not letters:
-                return None
-            letter = letters.popleft()
-            self.heard(letter.draw)
-            return letter.sender, letter.payload
+            return letters.popleft() if letters else None
 
     # -- parting ---------------------------------------------------------------------------------------------------
 
@@ -219,7 +226,8 @@ class Letters:
         letter = await Request(lambda: self.post.next_of(self.channel))
         if letter is None:
             raise StopAsyncIteration
-        return letter
+        self.post.heard(letter.draw)
+        return letter.sender, letter.payload
 
 
 def number_of(channel: str) -> int:

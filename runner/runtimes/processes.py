@@ -11,6 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -48,7 +49,7 @@ class Mesh:
     Collective: made by all at once.
     """
 
-    def __init__(self, per_worker: int, backend: str, servers: int = 0) -> None:
+    def __init__(self, per_worker: int, backend: str, servers: int = 0, asynchronous: bool = False) -> None:
         self.rank, self.ranks, self.per_worker = dist.get_rank(), dist.get_world_size() - servers, per_worker
         self.workers, self.servers = self.ranks // per_worker, servers
         self.is_server = self.rank >= self.ranks
@@ -56,12 +57,16 @@ class Mesh:
         if self.is_server:
             self.worker, self.lane = self.member_of(self.rank), 0
         self.host_staged = backend == "gloo"  # gloo's point-to-point moves host memory only
-        rows = [list(range(first, first + per_worker)) for first in range(0, self.ranks, per_worker)]
-        self.inside: dist.ProcessGroup | None = None
-        if per_worker > 1 and not self.is_server:
-            self.inside = new_group(rows[self.worker])
-        # Of all training processes; None: all there are.
-        self.training = new_group(list(range(self.ranks))) if servers and not self.is_server else None
+        everybody = list(range(dist.get_world_size()))
+        # For messages that may be long in coming: nothing is wrong where nobody sends any.
+        self.quiet = new_group(everybody, timedelta(days=365)) if asynchronous else None
+        # Torch names a group by its members and by how many groups a process has made, so a server makes as many as
+        # the others do, of itself alone.
+        row = everybody[self.rank - self.lane :][:per_worker] if not self.is_server else [self.rank]
+        self.inside = new_group(row) if per_worker > 1 else None
+        self.training: dist.ProcessGroup | None = None  # of all training processes; None: all there are
+        if servers:
+            self.training = new_group([self.rank] if self.is_server else everybody[: self.ranks])
         self.groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
 
     def process_of(self, member: int) -> int:
@@ -88,9 +93,9 @@ class Mesh:
         return self.groups[ranks]
 
 
-def new_group(ranks: list[int]) -> dist.ProcessGroup:
+def new_group(ranks: list[int], timeout: timedelta | None = None) -> dist.ProcessGroup:
     """A process group, made by its members alone."""
-    made = dist.new_group(ranks, use_local_synchronization=True)
+    made = dist.new_group(ranks, timeout, use_local_synchronization=True)
     assert isinstance(made, dist.ProcessGroup)
     return made
 
@@ -105,6 +110,7 @@ class ProcessWorker(Member):
         claims: where workers take mini-batches from one another: the number of the next one.
         asynchronous: whether the method sends messages that nobody has agreed upon. Such a worker's first process
             runs the method, and the others compute gradients for it.
+        timeout_s: how long an asynchronous worker waits for an answer.
     """
 
     counters = ("draw", "exchanges")
@@ -124,6 +130,7 @@ class ProcessWorker(Member):
         seed: int,
         claims: Callable[[], int] | None = None,
         asynchronous: bool = False,
+        timeout_s: float = 1800.0,
     ) -> None:
         everyone = Group(tuple(range(mesh.workers)))
         super().__init__(mesh.worker, everyone, per_node, mesh.servers, per_epoch, seed)
@@ -133,7 +140,8 @@ class ProcessWorker(Member):
         self.claim: int | None = None
         self.post: Post | None = None
         if asynchronous and mesh.lane == 0:
-            self.post = Post(self, problem.dtype, problem.device, mesh.process_of, mesh.member_of, self._hear)
+            where = mesh.process_of, mesh.member_of
+            self.post = Post(self, mesh.quiet, problem.dtype, problem.device, timeout_s, *where, self._hear)
         self.leads = asynchronous and mesh.per_worker > 1 and not mesh.is_server
         self.exchanges = 0
         self.outbox: deque[list[dist.Work]] = deque()
@@ -154,7 +162,12 @@ class ProcessWorker(Member):
 
     @property
     def last_loss(self) -> float:
-        return float(self.loss)
+        if self.mesh.inside is None:
+            return float(self.loss)
+        mine = self.loss.detach().cpu()
+        losses = [torch.empty_like(mine) for _ in range(self.mesh.per_worker)]
+        dist.all_gather(losses, mine, group=self.mesh.inside)
+        return float(torch.stack(losses).mean())
 
     def initial(self) -> Vector:
         return self.own_part(self.problem.initial())
@@ -222,7 +235,7 @@ class ProcessWorker(Member):
         self.split.data_s += loaded_s - started_s
         if reducer is not None:
             ranks = self.mesh.per_worker * (1 if mean_over is None else len(mean_over.ranks))
-            self.split.bytes_sent += all_reduce_bytes(g.nbytes, ranks)
+            self.split.count_sent(all_reduce_bytes(g.nbytes, ranks))
         return g
 
     def _note_reduced(self) -> None:
