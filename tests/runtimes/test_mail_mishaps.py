@@ -158,3 +158,12 @@ def test_nobody_is_stuck_and_the_same_plan_gives_the_same_run(method, plan, dete
     if isinstance(first, str):
         assert "overlap" in first or "no worker is left" in first
     assert told() == first
+
+
+def test_adpsgd_meets_all_its_peers_however_long_an_average_takes():
+    """A message of 0.75 s: an average takes two of the steps that the graph's slots are counted in elsewhere."""
+    config = timing(40, 4, "algorithm=adpsgd", "algorithm.budget=equal")
+    for bandwidth in (1.0e9, 1.0e8 / 0.75):
+        workers = play(changed(config, cluster__inter__bandwidth=bandwidth)).workers
+        met = {(a.rank, target) for a in workers for target, _, channel in a.letters.sent if channel == "active"}
+        assert met == {(0, 1), (0, 3), (2, 1), (2, 3)}
