@@ -60,6 +60,11 @@ class GossipPull(Gossip):
 
     rounds: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 1:
+            raise ValueError(f"algorithm.rounds={self.rounds}: models pulled at a time are 1 or more")
+
     async def run(self, worker: Worker) -> AsyncGenerator[Vector, None]:
         s = worker.restore(PullState(worker.initial(), worker.initial()))
         worker.beside(self.publish(worker, s))

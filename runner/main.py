@@ -139,6 +139,10 @@ def announcements(cells: list[Config]) -> list[str]:
             lines[f"{name} is asynchronous: it is evaluated once all training is done{staged}"] = None
         if simulated(config):
             lines[f"virtual clock, cluster={config['choices']['cluster']}: {time_and_accuracy(config)}"] = None
+        algorithm = config["algorithm"]
+        if "then" in algorithm and algorithm.get("epoch", 0) >= config["epochs"]:
+            name = config["choices"]["algorithm"]
+            lines[f"{name}: the switch at algorithm.epoch={algorithm['epoch']} is never reached"] = None
         for phase in config["topology"].get("phases", []):
             if phase["epoch"] >= config["epochs"]:
                 name = config["choices"]["topology"]

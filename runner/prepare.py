@@ -68,6 +68,10 @@ def _resolve_method(config: Config) -> None:
     config["servers"] = config["server"]["shards"] if serves else 0
     if not serves and config["server"]["shards"] > 1:
         raise ConfigError(f"server.shards={config['server']['shards']}: {name} has no parameter server; leave it out")
+    if not serves and config["server"]["placement"] != "beside_0":
+        raise ConfigError(
+            f"server.placement={config['server']['placement']}: {name} has no parameter server; leave it out"
+        )
     if not serves and config["evaluation"]["model"] == "centre":
         raise ConfigError(f"evaluation.model=centre: {name} has no parameter server; use mean or auto")
     asked = config["evaluation"]["model"]
