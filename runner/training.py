@@ -80,7 +80,7 @@ def assemble(config: Config, device: torch.device) -> Parts:
         seed=config["seed"],
         claims=counter() if shared else None,
         asynchronous=asynchronous,
-        timeout_s=config["launcher"]["timeout_s"],
+        timeout_s=config["launcher"].get("timeout_s", 1800.0),
     )
     return Parts(mesh, dataset, sampler, batches, problem, algorithm, clock, worker)
 
