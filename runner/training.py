@@ -117,7 +117,7 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     has_buffers = bool(parts.problem.buffers())
     final["batch_norm"] = config["evaluation"]["batch_norm"] if has_buffers else None
     totals = gather(recorder.totals())
-    staleness = everyones(worker.split.staleness)
+    staleness = everyones(worker.split.staleness if parts.mesh.lane == 0 else {})  # once for each worker
     dist.barrier()  # all files are closed
     if parts.mesh.rank == 0:  # the run is finished
         summary = summarise(config, totals.mean(0).tolist(), final, per_epoch, staleness)

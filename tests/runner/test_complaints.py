@@ -74,7 +74,7 @@ def test_ranges(key, least):
 @pytest.mark.parametrize("key", CHOICES)
 def test_choices(key):
     with pytest.raises(ConfigError, match=rf"^{key}=nonsense: must be one of \w+, \w+"):
-        compose([f"{key}=nonsense"])
+        compose(["algorithm=async_sgd", f"{key}=nonsense"])
 
 
 @pytest.mark.parametrize("value", ["0", "-0.1", "true", "fast", "1e9", "nan", "inf", "[0.1]"])
@@ -89,7 +89,7 @@ def test_learning_rates_are_positive_numbers(key, value):
     [
         (
             ["algorithm=spg"],
-            r"^algorithm=spg: there is no such algorithm; did you mean sgp or dpsgd\? known: allreduce",
+            r"^algorithm=spg: there is no such algorithm; did you mean sgp or osgp or lsgd\? known: adpsgd, allreduce",
         ),
         (["dataset=digit"], r"^dataset=digit: .* did you mean digits\? known: .*imagenet"),
         (["topology=rin"], r"^topology=rin: .* did you mean ring"),

@@ -164,7 +164,7 @@ class TestLinearScaling:
     )
     def test_by_hand(self, nodes, gpus, batch, lr):
         optimizer = {"lr": None, "reference_lr": 0.1}
-        config = {"nodes": nodes, "gpus_per_node": gpus, "batch_size": batch, "optimizer": optimizer}
+        config = {"nodes": nodes, "gpus_per_node": gpus, "batch_size": batch, "optimizer": optimizer, "algorithm": {}}
         assert scaled_lr(config) == pytest.approx(lr)
 
     def test_a_rate_that_is_given_is_taken(self):
