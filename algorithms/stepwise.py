@@ -6,6 +6,7 @@ A method that gives its step, instead of the whole loop, can be the inner part o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -21,22 +22,22 @@ class State:
     k: int = 0
 
 
-class Stepwise:
+class Stepwise(ABC):
     """The loop around a step. A subclass is a dataclass of its paper's hyper-parameters."""
 
     topology: ClassVar[Literal["none", "column_stochastic", "doubly_stochastic"]] = "none"
     synchronous: ClassVar[bool] = True
 
-    def check(self, workers: int) -> None:
+    def check(self, workers: int) -> None:  # noqa: B027 - most settings fit any number
         """Refuse, with ValueError, a number of workers that the settings do not fit."""
 
     def begin(self, worker: Worker, x: Vector) -> Any:
         """The state at x, before the first step."""
         return State(x)
 
+    @abstractmethod
     async def step(self, worker: Worker, s: Any) -> None:
         """One mini-batch."""
-        raise NotImplementedError
 
     async def settle(self, worker: Worker, s: Any) -> bool:
         """Take in what is still under way, or left over of an interval; whether the iterate has changed."""

@@ -8,27 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Generator
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from torch import Tensor
 
-T = TypeVar("T")
+from runner.runtimes.engine import Ready
+
 KIND = "kind"
 """Marks a dictionary that stands for something else."""
-
-
-class Done(Generic[T]):
-    """A handle whose value is there, on either runtime."""
-
-    arrived = True
-
-    def __init__(self, value: T) -> None:
-        self.value = value
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        return self.value
-        yield  # what makes this a generator
 
 
 def encode(value: Any) -> Any:
@@ -79,7 +66,7 @@ def decode(value: Any) -> Any:
     if kind == "dict":
         return {decode(key): decode(each) for key, each in value["items"]}
     if kind == "handle":
-        return Done(decode(value["value"]))
+        return Ready(decode(value["value"]))
     return _state_class(kind)(**{name: decode(each) for name, each in value["fields"].items()})
 
 

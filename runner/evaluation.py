@@ -16,7 +16,7 @@ from torch import Tensor
 from runner.data.dataset import Batch, Batches, Dataset
 from runner.problem import Problem, Score
 from runner.results import Row, finite
-from runner.runtimes.processes import Mesh
+from runner.runtimes.mesh import Mesh
 
 RECALIBRATION_BATCHES = 20
 

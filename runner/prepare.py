@@ -38,9 +38,9 @@ def resolve(config: Config) -> Config:
     """
     if config["gpus_per_node"] is None:
         config["gpus_per_node"] = config["cluster"].get("gpus_per_node", 1) if configs.simulated(config) else 1
-    _resolve_method(config)
     _resolve_launcher(config)
     _resolve_virtual(config)
+    _resolve_method(config)  # from here on torch is loaded
     _resolve_device(config)
     _resolve_threads(config)
     if config["record_every"] is None and not configs.simulated(config):

@@ -76,8 +76,8 @@ class Simulation:
             where = self.cluster, rank, everyone, per_node, servers
             return VirtualWorker(*where, graph, draws, self.per_epoch, x0, self._make_optimizer(rank), self.claims)
 
-        self.cluster.workers = [member(rank) for rank in range(self.size)]
-        self.cluster.servers = [member(self.size + shard) for shard in range(configs.servers(config))]
+        members = [member(rank) for rank in range(self.size + configs.servers(config))]
+        self.cluster.settle(members[: self.size], members[self.size :])
         self.source = source
 
     def _make_source(self, device: torch.device) -> tuple[Source, int]:
@@ -183,7 +183,7 @@ class Simulation:
 
     @property
     def members(self) -> list[VirtualWorker]:
-        return [*self.cluster.workers, *self.cluster.servers]
+        return self.cluster.members
 
     def close(self) -> None:
         self.source.close()
@@ -348,7 +348,7 @@ def simulate(config: Config, folder: Path, device: torch.device) -> None:
     alive = [recorder for recorder, worker in zip(recorders, simulation.cluster.workers, strict=True) if worker.task]
     totals = torch.tensor([recorder.totals() for recorder in alive], dtype=torch.float64)
     staleness: Counter[int] = Counter()
-    for member in (*simulation.cluster.workers, *simulation.cluster.servers):
+    for member in simulation.members:
         staleness += member.split.staleness
     summary = summarise(config, totals.mean(0).tolist(), final, simulation.per_epoch, staleness)
     write_json(folder / "summary.json", summary)

@@ -24,7 +24,8 @@ from runner.problem import Problem, make_problem
 from runner.recording import Journal, Recorder
 from runner.results import write_json
 from runner.runtimes.driver import iterates
-from runner.runtimes.processes import Mesh, ProcessWorker, counter
+from runner.runtimes.mesh import Mesh, SharedClaims
+from runner.runtimes.processes import ProcessWorker
 from runner.summary import summarise
 
 
@@ -78,7 +79,7 @@ def assemble(config: Config, device: torch.device) -> Parts:
         per_node=configs.workers(config) // config["nodes"],
         per_epoch=per_epoch,
         seed=config["seed"],
-        claims=counter() if shared else None,
+        claims=SharedClaims(config["epochs"] * per_epoch * mesh.workers) if shared else None,
         asynchronous=asynchronous,
         timeout_s=config["launcher"].get("timeout_s", 1800.0),
     )

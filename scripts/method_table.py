@@ -106,7 +106,7 @@ def count(option: str) -> tuple[list[dict[str, float]], dict[str, float]]:
     config, steps = configuration(option)
     simulation = Simulation(config, torch.device("cpu"))
     cluster = simulation.cluster
-    members = [*cluster.workers, *cluster.servers]
+    members = cluster.members
     counts: dict[int, Counts] = {member.rank: Counter() for member in members}
     cluster.source, cluster.dimension = SameGradient(), DIMENSION
     for member in members:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
+from algorithms.topology import Graph
 from algorithms.worker import Group, Vector
 from runner.checkpoint import decode, encode
 from runner.clock import Split
@@ -19,7 +21,14 @@ S = TypeVar("S")
 Saved = dict[str, Any]
 
 
-class Member:
+class Claims(Protocol):
+    """Mini-batches that the workers take from one another: whoever is faster does more."""
+
+    def take(self) -> int | None:
+        """The number of the next one; None when all are taken."""
+
+
+class Member(ABC):
     """A worker or a server: see `algorithms.worker.Worker` for what an algorithm may ask.
 
     Args:
@@ -28,12 +37,24 @@ class Member:
         servers: of a parameter server; their ranks follow the workers'.
         per_epoch: mini-batches of a worker in an epoch.
         seed: of the run.
+        graph: None for a method that uses none.
+        claims: from which the workers take mini-batches, where they do not have equal shares.
     """
 
     counters: ClassVar[tuple[str, ...]] = ("draw",)
     """What is counted of this worker, by attribute."""
 
-    def __init__(self, rank: int, everyone: Group, per_node: int, servers: int, per_epoch: int, seed: int) -> None:
+    def __init__(
+        self,
+        rank: int,
+        everyone: Group,
+        per_node: int,
+        servers: int,
+        per_epoch: int,
+        seed: int,
+        graph: Graph | None,
+        claims: Claims | None,
+    ) -> None:
         self.rank, self.size, self.everyone = rank, len(everyone.ranks), everyone
         self.per_node, self.per_epoch, self.seed = per_node, per_epoch, seed
         self.is_server = rank >= self.size
@@ -42,6 +63,9 @@ class Member:
         self.draw = 0
         """How far training has got: mini-batches per worker. A server's is that of the furthest worker it heard of."""
 
+        self._graph, self.claims = graph, claims
+        self.claim: int | None = None
+        self.gradients = 0  # of those claimed
         self.optimizer: LocalOptimizer | None = None
         self.state: Any = None
         self.saved: Saved | None = None
@@ -66,12 +90,18 @@ class Member:
             self.optimizer.load_state_dict(saved["optimizer"])
         self.set_buffers(saved["buffers"])
 
+    @abstractmethod
     def buffers(self) -> list[dict[str, torch.Tensor]]:
         """Copies of the problem's buffers, one set for each GPU that this stands for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def set_buffers(self, buffers: list[dict[str, torch.Tensor]]) -> None:
-        raise NotImplementedError
+        """Give it these."""
+
+    @property
+    def graph(self) -> Graph:
+        assert self._graph is not None, "an algorithm that uses a graph declares so in `topology`"
+        return self._graph
 
     @property
     def node(self) -> Group:
@@ -88,6 +118,39 @@ class Member:
 
     def random(self, purpose: str, *keys: int) -> random.Random:
         return random.Random(stream_seed(self.seed, purpose, *keys))
+
+    def has_claim(self) -> bool:
+        """Whether there is a mini-batch for this worker among those that are shared."""
+        if self.claim is None:
+            assert self.claims is not None
+            self.claim = self.claims.take()
+        return self.claim is not None
+
+    def next_batch(self) -> tuple[int, int]:
+        """(slot, draw) of the mini-batch that is due: whose, were the shares equal, and which of those."""
+        if self.claims is None:
+            self.draw += 1
+            return self.rank, self.draw - 1
+        assert self.claim is not None, "there is no work left, or has_work() was not asked"
+        draw, slot = divmod(self.claim, self.size)
+        self.claim, self.draw = None, draw + 1
+        self.gradients += 1
+        self.move_schedule(draw)
+        return slot, draw
+
+    def hear(self, draw: int) -> None:
+        """Of how far another one is: a server's schedule moves so."""
+        if self.is_server and draw > self.draw:
+            self.draw = draw
+            self.move_schedule(draw - 1)
+
+    def move_schedule(self, step: int) -> None:
+        if self.optimizer is not None:
+            self.optimizer.go_to(step)
+
+    def forget(self) -> None:
+        if self.optimizer is not None:
+            self.optimizer.forget()
 
     def merged(self, age: int) -> None:
         self.split.staleness[age] += 1

@@ -21,7 +21,7 @@ class DeadlockError(Exception):
 
 
 class Ready(Generic[T]):
-    """A handle whose value is there from the start."""
+    """A handle whose value is there from the start, for either runtime."""
 
     __slots__ = ("value",)
     arrived = True

@@ -120,9 +120,7 @@ class Mail:
         of_former_life = letter.lives[0] != letter.source.letters.life and letter.source.task is not None
         if worker.task is None or of_former_life:  # the dead take nothing in
             return
-        if worker.is_server and letter.draw > worker.draw:
-            worker.draw = letter.draw
-            worker.move_schedule(letter.draw - 1)
+        worker.hear(letter.draw)
         waiting = self.receiving.get((source, channel))
         if waiting:
             waiting.popleft().complete(letter.payload)
@@ -134,7 +132,7 @@ class Mail:
     def gone(self, source: int) -> None:
         """A sender has died, or is back: what it has not sent, or what is lost, is not waited for."""
         cluster = self.worker.cluster
-        sent, is_back = cluster.member(source).letters.sent, source not in cluster.farewells.gone
+        sent, is_back = cluster.members[source].letters.sent, source not in cluster.farewells.gone
         for (sender, channel), waiting in list(self.receiving.items()):
             if sender == source:
                 way = self.worker.rank, self.life, channel
@@ -254,7 +252,7 @@ class Farewells:
         if self.under_way or self.all_said or not self.leaving or self.missing():
             return
         self.all_said = True
-        for worker in [*self.cluster.workers, *self.cluster.servers]:
+        for worker in self.cluster.members:
             for loop in list(worker.letters.loops.values()):
                 loop.wake()
         for leave in self.leaving.values():
@@ -263,7 +261,7 @@ class Farewells:
     def note_death(self, rank: int) -> None:
         """The others know that a worker is dead."""
         self.gone[rank] = None
-        for worker in [*self.cluster.workers, *self.cluster.servers]:
+        for worker in self.cluster.members:
             worker.letters.gone(rank)
         self.look()
 
@@ -271,8 +269,8 @@ class Farewells:
         """A worker is back: whatever it has missed, or not sent, it will not make up for."""
         self.gone.pop(rank, None)
         self.leaving.pop(rank, None)
-        self.cluster.member(rank).letters.clear()
-        for worker in [*self.cluster.workers, *self.cluster.servers]:
+        self.cluster.members[rank].letters.clear()
+        for worker in self.cluster.members:
             worker.letters.gone(rank)
             for unread in worker.letters.come.values():
                 kept = [letter for letter in unread if letter[0] != rank]

@@ -7,11 +7,9 @@ gradient is the mean over them, and each carries its own share of every message,
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -25,9 +23,10 @@ from runner.clock import Mark, TrainingClock
 from runner.optimizer import LocalOptimizer
 from runner.problem import Problem
 from runner.runtimes.accounting import all_gather_bytes, all_reduce_bytes
-from runner.runtimes.base import Member, Saved
+from runner.runtimes.base import Claims, Member, Saved
 from runner.runtimes.driver import Request, drive
 from runner.runtimes.exchange import Exchange, wait_for
+from runner.runtimes.mesh import Mesh, new_group
 from runner.runtimes.post import Letters, Post, Receipt
 
 S = TypeVar("S")
@@ -43,63 +42,6 @@ MOST_UNSENT = 4
 """Exchanges whose sending may lag behind: a worker that far ahead of a receiver waits for it."""
 
 
-class Mesh:
-    """Which process is which: ranks in rows of `per_worker`, one row a worker; then the servers, one process each.
-
-    Collective: made by all at once.
-    """
-
-    def __init__(self, per_worker: int, backend: str, servers: int = 0, asynchronous: bool = False) -> None:
-        self.rank, self.ranks, self.per_worker = dist.get_rank(), dist.get_world_size() - servers, per_worker
-        self.workers, self.servers = self.ranks // per_worker, servers
-        self.is_server = self.rank >= self.ranks
-        self.worker, self.lane = divmod(self.rank, per_worker)
-        if self.is_server:
-            self.worker, self.lane = self.member_of(self.rank), 0
-        self.host_staged = backend == "gloo"  # gloo's point-to-point moves host memory only
-        everybody = list(range(dist.get_world_size()))
-        # For messages that may be long in coming: nothing is wrong where nobody sends any.
-        self.quiet = new_group(everybody, timedelta(days=365)) if asynchronous else None
-        # Torch names a group by its members and by how many groups a process has made, so a server makes as many as
-        # the others do, of itself alone.
-        row = everybody[self.rank - self.lane :][:per_worker] if not self.is_server else [self.rank]
-        self.inside = new_group(row) if per_worker > 1 else None
-        self.training: dist.ProcessGroup | None = None  # of all training processes; None: all there are
-        if servers:
-            self.training = new_group([self.rank] if self.is_server else everybody[: self.ranks])
-        self.groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
-
-    def process_of(self, member: int) -> int:
-        """The process that speaks for a worker, or a server."""
-        return member * self.per_worker if member < self.workers else self.ranks + member - self.workers
-
-    def member_of(self, process: int) -> int:
-        """The worker or server that a process speaks for."""
-        return process // self.per_worker if process < self.ranks else self.workers + process - self.ranks
-
-    def home(self, device: torch.device) -> torch.device:
-        """Where tensors of a device must be to travel."""
-        return torch.device("cpu") if self.host_staged else device
-
-    def peer(self, worker: int) -> int:
-        """The process of another worker that exchanges with this one: the same place in its row."""
-        return worker * self.per_worker + self.lane
-
-    def across(self, group: Group) -> dist.ProcessGroup:
-        """This process's counterparts in a group of workers, made when first asked for, by its members alone."""
-        ranks = tuple(self.peer(worker) for worker in group.ranks)
-        if ranks not in self.groups:
-            self.groups[ranks] = new_group(list(ranks))
-        return self.groups[ranks]
-
-
-def new_group(ranks: list[int], timeout: timedelta | None = None) -> dist.ProcessGroup:
-    """A process group, made by its members alone."""
-    made = dist.new_group(ranks, timeout, use_local_synchronization=True)
-    assert isinstance(made, dist.ProcessGroup)
-    return made
-
-
 class ProcessWorker(Member):
     """`algorithms.worker.Worker` on this process.
 
@@ -107,7 +49,6 @@ class ProcessWorker(Member):
         batches: the mini-batch of each draw, a pure function; with `claims`, of each claim.
         draws: how many mini-batches this worker has in all.
         clock: the training clock; `split` is filled in along with it.
-        claims: where workers take mini-batches from one another: the number of the next one.
         asynchronous: whether the method sends messages that nobody has agreed upon. Such a worker's first process
             runs the method, and the others compute gradients for it.
         timeout_s: how long an asynchronous worker waits for an answer.
@@ -128,20 +69,19 @@ class ProcessWorker(Member):
         per_node: int = 1,
         per_epoch: int,
         seed: int,
-        claims: Callable[[], int] | None = None,
+        claims: Claims | None = None,
         asynchronous: bool = False,
         timeout_s: float = 1800.0,
     ) -> None:
         everyone = Group(tuple(range(mesh.workers)))
-        super().__init__(mesh.worker, everyone, per_node, mesh.servers, per_epoch, seed)
+        super().__init__(mesh.worker, everyone, per_node, mesh.servers, per_epoch, seed, graph, claims)
         self.mesh, self.problem, self.batches, self.draws = mesh, problem, batches, draws
         self.optimizer: LocalOptimizer = optimizer
-        self._graph, self.clock, self.claims = graph, clock, claims
-        self.claim: int | None = None
+        self.clock = clock
         self.post: Post | None = None
         if asynchronous and mesh.lane == 0:
             where = mesh.process_of, mesh.member_of
-            self.post = Post(self, mesh.quiet, problem.dtype, problem.device, timeout_s, *where, self._hear)
+            self.post = Post(self, mesh.quiet, problem.dtype, problem.device, timeout_s, *where, self.hear)
         self.leads = asynchronous and mesh.per_worker > 1 and not mesh.is_server
         self.exchanges = 0
         self.outbox: deque[list[dist.Work]] = deque()
@@ -149,11 +89,6 @@ class ProcessWorker(Member):
         self.watcher: ThreadPoolExecutor | None = None
         self._reducer: tuple[Group | None, DistributedDataParallel] | None = None
         self._backward_done: Mark | None = None
-
-    @property
-    def graph(self) -> Graph:
-        assert self._graph is not None, "an algorithm that uses a graph declares so in `topology`"
-        return self._graph
 
     @property
     def lr(self) -> float:
@@ -186,22 +121,7 @@ class ProcessWorker(Member):
             buffer.copy_(buffers[0][name])
 
     def has_work(self) -> Request[bool]:
-        return Request(lambda: self.draw < self.draws if self.claims is None else self._may_claim())
-
-    def _may_claim(self) -> bool:
-        if self.claim is None:
-            assert self.claims is not None
-            self.claim = self.claims()
-        return self.claim < self.draws * self.size
-
-    def forget(self) -> None:
-        self.optimizer.forget()
-
-    def _hear(self, draw: int) -> None:
-        """Of how far another one is: a server's schedule moves so."""
-        if self.is_server and draw > self.draw:
-            self.draw = draw
-            self.optimizer.go_to(draw - 1)
+        return Request(lambda: self.draw < self.draws if self.claims is None else self.has_claim())
 
     # -- computing -------------------------------------------------------------------------------------------------
 
@@ -209,21 +129,11 @@ class ProcessWorker(Member):
         return Request(lambda: self._gradient(x, mean_over))
 
     def _gradient(self, x: Vector, mean_over: Group | None) -> Vector:
-        number = self._next_batch()
+        slot, draw = self.next_batch()
+        number = draw if self.claims is None else draw * self.size + slot
         if self.leads:
             self._tell_followers(x, number)
         return self._gradient_of(x, number, mean_over)
-
-    def _next_batch(self) -> int:
-        """The draw, or the claim, that is due."""
-        if self.claims is None:
-            self.draw += 1
-            return self.draw - 1
-        assert self.claim is not None, "has_work() comes before each gradient"
-        number, self.claim = self.claim, None
-        self.draw = number // self.size + 1
-        self.optimizer.go_to(self.draw - 1)
-        return number
 
     def _gradient_of(self, x: Vector, number: int, mean_over: Group | None) -> Vector:
         started_s = self.clock.now()
@@ -394,12 +304,3 @@ class ProcessWorker(Member):
         if self.watcher is not None:
             self.watcher.shutdown()
         self._reducer = None
-
-
-_counters = itertools.count()
-
-
-def counter() -> Callable[[], int]:
-    """A counter that all processes share: each call takes the next number. To be made by all of them alike."""
-    store, key = dist.distributed_c10d._get_default_store(), f"claims of run {next(_counters)}"
-    return lambda: store.add(key, 1) - 1

@@ -68,6 +68,7 @@ class Cluster:
         self.buckets = cost.buckets(vector_bytes)
         self._node_gradient_s: dict[float, float] = {}
         self.gather_s = network.gather_s(vector_bytes) if lanes > 1 else 0.0
+        self.members: list[VirtualWorker] = []
         self.workers: list[VirtualWorker] = []
         self.servers: list[VirtualWorker] = []
         self.farewells = Farewells(self)
@@ -75,9 +76,9 @@ class Cluster:
         # Set by `runner.runtimes.mishaps`, where there is a plan of failures.
         self.begun: Callable[[Collective], None] = lambda collective: None
 
-    def member(self, rank: int) -> VirtualWorker:
-        """A worker or a server."""
-        return self.workers[rank] if rank < len(self.workers) else self.servers[rank - len(self.workers)]
+    def settle(self, workers: list[VirtualWorker], servers: list[VirtualWorker]) -> None:
+        """Who there is, by rank; before anything happens."""
+        self.workers, self.servers, self.members = workers, servers, [*workers, *servers]
 
     def reduce(self, kind: str, group: Group) -> Collective:
         """The reduction of that kind that the group is at. It has one at a time: its members wait for it."""
@@ -117,7 +118,7 @@ class Cluster:
         nbytes = round(vectors * self.vector_bytes) + scalars * SCALAR_BYTES
         source.split.bytes_sent += -(-nbytes // self.lanes)
         self.farewells.under_way += 1
-        theirs = self.member(target).letters
+        theirs = self.members[target].letters
         lives, number = (source.letters.life, theirs.life), source.letters.next_number(theirs, channel)
         letter = Letter(source, target, channel, source.draw, payload, nbytes, vectors, lives, number)
         self.carry(letter)
@@ -142,7 +143,7 @@ class Cluster:
     def _arrive(self, message: tuple[Link, int, int, int, Any, bool, int, float, Deliver]) -> None:
         link, source, target, number, content, lost, nbytes, vectors, deliver = message
         ready_s = self.network.arrive(link, target, nbytes, self.engine.now)
-        worker = self.member(target)
+        worker = self.members[target]
         if self.lanes > 1 and not worker.is_server:
             # The GPUs pass their shares on inside the node, one message after the other.
             ready_s = worker.gathered_s = max(ready_s, worker.gathered_s) + vectors * self.gather_s
@@ -156,7 +157,6 @@ class VirtualWorker(Member):
         draws: how many mini-batches this worker has in all.
         x0: the common starting point.
         optimizer: None where only the time is asked for.
-        claims: from which the workers take mini-batches, where they do not have equal shares.
     """
 
     counters = ("draw", "gradients", "exchanges", "mailed")
@@ -175,14 +175,12 @@ class VirtualWorker(Member):
         optimizer: LocalOptimizer | None,
         claims: Claims | None = None,
     ) -> None:
-        super().__init__(rank, everyone, per_node, servers, per_epoch, cluster.seed)
+        super().__init__(rank, everyone, per_node, servers, per_epoch, cluster.seed, graph, claims)
         self.cluster, self.engine = cluster, cluster.engine
-        self._graph, self.draws, self.x0, self.claims = graph, draws, x0, claims
+        self.draws, self.x0 = draws, x0
         self.optimizer: LocalOptimizer | None = optimizer
         self.processes = range(rank * cluster.lanes, (rank + 1) * cluster.lanes)
         self.clock = VirtualClock(cluster.engine)
-        self.claim: int | None = None
-        self.gradients = 0
         self.exchanges = self.mailed = 0
         self.gathered_s = 0.0  # until when its GPUs pass shares of messages on to each other
         self.losses: Sequence[Tensor] = ()
@@ -194,11 +192,6 @@ class VirtualWorker(Member):
         # Set by `runner.runtimes.mishaps` where a plan of failures has something to happen.
         self.begin_again: Callable[[Any], Any] | None = None
         self.never_comes: Callable[[int, int], bool] | None = None
-
-    @property
-    def graph(self) -> Graph:
-        assert self._graph is not None, "an algorithm that uses a graph declares so in `topology`"
-        return self._graph
 
     @property
     def is_paused(self) -> bool:
@@ -236,32 +229,10 @@ class VirtualWorker(Member):
     def has_work(self) -> Ready[bool]:
         if self.claims is None:
             return TRUE if self.draw < self.draws else FALSE
-        if self.claim is None:
-            self.claim = self.claims.take()
-        return TRUE if self.claim is not None else FALSE
-
-    def next_batch(self) -> tuple[int, int]:
-        """(slot, draw) of the mini-batch that is due: whose, were the shares equal, and which of those."""
-        if self.claims is None:
-            self.draw += 1
-            return self.rank, self.draw - 1
-        assert self.claim is not None, "there is no work left, or has_work() was not asked"
-        draw, slot = divmod(self.claim, self.size)
-        self.claim, self.draw = None, draw + 1
-        self.gradients += 1
-        self.move_schedule(draw)
-        return slot, draw
-
-    def move_schedule(self, step: int) -> None:
-        if self.optimizer is not None:
-            self.optimizer.go_to(step)
+        return TRUE if self.has_claim() else FALSE
 
     def descend(self, x: Vector, g: Vector) -> Vector:
         return x if self.optimizer is None else self.optimizer.descend(x, g)
-
-    def forget(self) -> None:
-        if self.optimizer is not None:
-            self.optimizer.forget()
 
     def gradient(self, x: Vector, mean_over: Group | None = None) -> Gradient:
         if mean_over is not None and len(mean_over.ranks) > 1:
