@@ -21,6 +21,7 @@ from runner.data.dataset import Batches, Dataset
 from runner.evaluation import RECALIBRATION_BATCHES, fold, mean_in_order, scores
 from runner.graphs import make_graph
 from runner.launchers import RunFailedError
+from runner.memory import seldom_collecting
 from runner.optimizer import LocalOptimizer
 from runner.prepare import make_algorithm, make_model, make_optimizer, make_sampler
 from runner.problem import Score, make_problem
@@ -124,7 +125,8 @@ class Simulation:
     def go_on(self) -> None:
         """To the end, or, with `hold_at`, until all workers are held and nothing is under way."""
         cluster = self.cluster
-        cluster.engine.run()
+        with seldom_collecting():
+            cluster.engine.run()
         if cluster.engine.held:  # an exchange that nobody waits for yet makes nothing happen when it arrives
             gathered_s = [worker.gathered_s for worker in cluster.workers]
             cluster.engine.now = max(cluster.engine.now, cluster.network.quiet_s, *gathered_s)
