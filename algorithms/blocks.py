@@ -1,4 +1,4 @@
-"""Blocks of local steps, each ended by an average of the parameters: what Local SGD and its descendants share."""
+"""Blocks of local steps, at whose end the workers meet: what Local SGD and its descendants share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from algorithms.worker import Vector, Worker
 
 @dataclass
 class BlockState:
-    x: Vector  # where the block began, the same on all workers
+    x: Vector  # where the block began; the same on all workers where all of them meet
     inner: Any  # the state of the base method
     k: int = 0
 
 
 @dataclass
 class Blocks(Stepwise):
-    """`period` steps of a base method, then `outer`: what the workers make of the average.
+    """`period` steps of a base method, then the workers `meet`: all of them, unless a method says otherwise.
 
     Args:
         period: steps in a block.
@@ -41,6 +41,10 @@ class Blocks(Stepwise):
     def begin(self, worker: Worker, x: Vector) -> BlockState:
         return BlockState(x, self.base.begin(worker, x))
 
+    async def meet(self, worker: Worker, s: Any) -> Vector:
+        """Where the next block begins: what `outer` makes of the mean over all workers."""
+        return self.outer(worker, s, await worker.all_reduce(self.base.mass(s.inner), worker.everyone))
+
     def outer(self, worker: Worker, s: Any, mean: Vector) -> Vector:
         """Where the next block begins, from where this one did (s.x) and the mean of where it has ended."""
         return mean
@@ -53,7 +57,7 @@ class Blocks(Stepwise):
 
     async def end_block(self, worker: Worker, s: Any) -> None:
         await self.base.settle(worker, s.inner)
-        s.x = self.outer(worker, s, await worker.all_reduce(self.base.mass(s.inner), worker.everyone))
+        s.x = await self.meet(worker, s)
         self.base.move(s.inner, s.x)
         if self.momentum == "reset":
             worker.forget()
@@ -72,7 +76,7 @@ class Blocks(Stepwise):
         return self.base.mass(s.inner)
 
     def replace(self, s: Any, x: Vector) -> None:
-        self.base.replace(s.inner, x)  # where the block began is the same for all
+        self.base.replace(s.inner, x)  # where the block began is another worker's too
 
     def move(self, s: Any, x: Vector) -> None:
         s.x = x

@@ -140,5 +140,9 @@ class SyncEASGD(Stepwise):
             s.c = torch.lerp(s.c, mean, self.beta)
         s.k += 1
 
+    def centre(self, s: SyncState) -> Vector:
+        """The copy that each worker has."""
+        return s.c
+
     def move(self, s: SyncState, x: Vector) -> None:
         s.x = s.c = x

@@ -14,66 +14,43 @@ from dataclasses import dataclass
 
 import torch
 
-from algorithms.stepwise import Stepwise
+from algorithms.blocks import Blocks, BlockState
 from algorithms.worker import Vector, Worker
 
 
 @dataclass
-class State:
-    x: Vector
-    p: Vector
+class State(BlockState):
     m: Vector | None = None  # None: 0
-    k: int = 0
 
 
 @dataclass
-class NoLoCo(Stepwise):
+class NoLoCo(Blocks):
     """See the module.
 
     Args:
         period: H, inner steps in a block (the paper: 50).
+        momentum: of the inner optimiser, at the end of a block.
+        base: who takes the inner steps.
         outer_momentum: a.
         outer_lr: b.
     """
 
-    period: int = 8
     outer_momentum: float = 0.5
     outer_lr: float = 0.7
 
-    def __post_init__(self) -> None:
-        if self.period < 1:
-            raise ValueError(f"algorithm.period={self.period}: a block has 1 step or more")
-
     def begin(self, worker: Worker, x: Vector) -> State:
-        return State(x, x)
+        return State(x, self.base.begin(worker, x))
 
-    async def step(self, worker: Worker, s: State) -> None:
-        g = await worker.gradient(s.x)
-        s.x = worker.descend(s.x, g)
-        s.k += 1
-        if s.k % self.period == 0:
-            await self.end_block(worker, s)
-
-    async def end_block(self, worker: Worker, s: State) -> None:
+    async def meet(self, worker: Worker, s: State) -> Vector:
         partner = partner_of(worker, s.k)
-        mine = (s.x - s.p, s.p)
+        mine = (self.base.mass(s.inner) - s.x, s.x)
         met = await worker.exchange(dict.fromkeys(partner, mine), partner, like=mine)
         delta, p = mine
         for their_delta, their_p in met.values():
             delta, p = (delta + their_delta) / 2, (p + their_p) / 2
-        m = self.outer_lr * (delta + (p - s.p))
+        m = self.outer_lr * (delta + (p - s.x))
         s.m = m if s.m is None else torch.add(m, s.m, alpha=self.outer_momentum)
-        s.x = s.p = s.p + s.m
-
-    async def settle(self, worker: Worker, s: State) -> bool:
-        if s.k % self.period == 0:
-            return False
-        await self.end_block(worker, s)
-        s.k = 0
-        return True
-
-    def move(self, s: State, x: Vector) -> None:
-        s.x = s.p = x
+        return s.x + s.m
 
 
 def partner_of(worker: Worker, k: int) -> Sequence[int]:

@@ -49,6 +49,7 @@ class SASGD(Stepwise):
         T_local: steps between aggregations inside a group; null: none (ICPP 2017).
         local_rate: lr_s; null: lr / S.
         S: learners in a group, of adjacent ranks; null: those of a node.
+        momentum: of the local optimiser, at an aggregation; the paper's has none.
     """
 
     T: int = 8
@@ -57,6 +58,7 @@ class SASGD(Stepwise):
     T_local: int | None = None
     local_rate: float | None = None
     S: int | None = None
+    momentum: Literal["keep", "reset"] = "keep"
 
     def __post_init__(self) -> None:
         for name in ("T", "T_local"):
@@ -88,12 +90,18 @@ class SASGD(Stepwise):
                 mean = await worker.all_reduce(s.group_gs, group)
                 s.x = s.group_anchor = torch.sub(s.group_anchor, mean, alpha=rate)
                 s.group_gs = None
+                self.treat_momentum(worker)
 
     async def aggregate(self, worker: Worker, s: State) -> None:
         # lr / p times the sum is lr times the mean.
         rate = s.lr if self.global_rate is None else self.global_rate * worker.size
         mean = await worker.all_reduce(s.gs, worker.everyone)  # type: ignore[arg-type]
         self.move(s, torch.sub(s.anchor, mean, alpha=rate))
+        self.treat_momentum(worker)
+
+    def treat_momentum(self, worker: Worker) -> None:
+        if self.momentum == "reset":
+            worker.forget()
 
     async def settle(self, worker: Worker, s: State) -> bool:
         if s.gs is None:

@@ -7,7 +7,7 @@ Assran et al. (arXiv:1811.10792; secondary): AllReduce SGD for the first 30 epoc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from algorithms.allreduce import AllReduce
 from algorithms.blocks import Blocks
@@ -34,10 +34,12 @@ class Switch(Stepwise):
         then: another.
         average: average the workers at the switch; needed where `first` leaves them apart and `then` begins at one
             point, as all that work in blocks do.
+        momentum: of the local optimiser, at the switch.
     """
 
     epoch: float = 5
     average: bool = False
+    momentum: Literal["keep", "reset"] = "keep"
     first: Stepwise = field(default_factory=AllReduce)
     then: Stepwise = field(default_factory=LocalSGD)
 
@@ -66,6 +68,8 @@ class Switch(Stepwise):
             if self.average:
                 x = await worker.all_reduce(x, worker.everyone)
             s.inner, s.switched = self.then.begin(worker, x), True
+            if self.momentum == "reset":
+                worker.forget()
         await self.at_work(s).step(worker, s.inner)
         s.k += 1
         s.x = self.iterate(s)

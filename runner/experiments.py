@@ -4,6 +4,7 @@ It starts fast: pandas, matplotlib and rich are imported where they are needed.
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
@@ -219,7 +220,8 @@ def plot(
         figure, name, problems = figures.draw(runs, x=x, y=y, by=_names(by))
         for problem in (*problems, tables.left_out(runs)):
             _say(problem)
-        stem = f"{(experiment or 'all').strip('/').replace('/', '-')}-{name}"
+        stem = "-".join([(experiment or "all").strip("/"), *(where or ()), name])
+        stem = re.sub(r"[^\w=.,]+", "-", stem)
         path = output or results_dir / "figures" / f"{stem}.{picture or Picture.png}"
         figures.save(figure, path)
         typer.echo(str(path))

@@ -72,10 +72,11 @@ def _resolve_method(config: Config) -> None:
         raise ConfigError(
             f"server.placement={config['server']['placement']}: {name} has no parameter server; leave it out"
         )
-    if not serves and config["evaluation"]["model"] == "centre":
-        raise ConfigError(f"evaluation.model=centre: {name} has no parameter server; use mean or auto")
+    has_centre = serves or hasattr(algorithm, "centre")
+    if not has_centre and config["evaluation"]["model"] == "centre":
+        raise ConfigError(f"evaluation.model=centre: {name} has no centre; use mean or auto")
     asked = config["evaluation"]["model"]
-    config["evaluated_model"] = asked if asked != "auto" else "centre" if serves else "mean"
+    config["evaluated_model"] = asked if asked != "auto" else "centre" if has_centre else "mean"
     if not config["asynchronous"] and configs.shares_work(config):
         raise ConfigError(
             f"algorithm.budget=shared: {name} is synchronous, its workers take equally many steps; leave it out"

@@ -200,10 +200,11 @@ async def to_the_end(run: AsyncGenerator[Vector, None], worker: VirtualWorker) -
 
 @dataclass
 class Snapshot:
-    """A worker at the end of an epoch: its iterate, and the buffers of each of its GPUs."""
+    """A worker at the end of an epoch: its iterate, the buffers of each of its GPUs, its copy of a centre."""
 
     x: Tensor
     buffers: list[Buffers]
+    centre: Tensor | None
 
 
 class Evaluator:
@@ -212,15 +213,17 @@ class Evaluator:
     def __init__(self, simulation: Simulation, replicas: Replicas) -> None:
         settings = simulation.config["evaluation"]
         self.replicas, self.dataset, self.lanes = replicas, simulation.dataset, simulation.lanes
+        self.centre_of = getattr(simulation.algorithm, "centre", None)
         self.batch_norm, self.batch_size = settings["batch_norm"], settings["batch_size"]
         self.calibration = simulation.make_batches() if replicas.buffers else []
 
     def snapshot(self, worker: VirtualWorker, x: Tensor) -> Snapshot:
         """The worker between two steps. Iterates are never changed in place; buffers are."""
-        return Snapshot(x, worker.cluster.source.buffers_of(worker.processes))
+        centre = None if self.centre_of is None else self.centre_of(worker.state)
+        return Snapshot(x, worker.cluster.source.buffers_of(worker.processes), centre)
 
     def evaluate(self, workers: dict[int, Snapshot], centre: dict[int, Vector]) -> Row:
-        """The row of an evaluation, from the living workers, and the parts of a centre, by rank."""
+        """The row of an evaluation, from the living workers, and the parts of a centre on servers, by rank."""
         parts = [(rank, lane) for rank in sorted(workers) for lane in range(self.lanes)]
         first = workers[parts[0][0]].x
         mean = mean_in_order(workers[rank].x for rank in sorted(workers))
@@ -235,8 +238,8 @@ class Evaluator:
 
         rows = list(self.replicas.pool.map(one, range(len(parts))))
         row = fold(torch.tensor(rows, dtype=torch.float64), self.lanes)
-        if centre:
-            whole = torch.cat(list(centre.values()))
+        whole = torch.cat(list(centre.values())) if centre else workers[parts[0][0]].centre
+        if whole is not None:
             scored = list(
                 self.replicas.pool.map(lambda part: self._score(whole, buffers, part, len(parts)), range(len(parts)))
             )

@@ -46,6 +46,12 @@ class Parts:
     def iterations_per_epoch(self) -> int:
         return self.sampler.iterations_per_epoch
 
+    @property
+    def centre(self) -> Vector | None:
+        """Of a method whose workers each have a copy of it."""
+        centre = getattr(self.algorithm, "centre", None)
+        return None if centre is None else centre(self.worker.state)
+
     def iterates(self) -> Iterator[Vector]:
         """What the algorithm yields, step by step: running it is reading this."""
         worker = self.worker
@@ -107,10 +113,10 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
         epoch, rest = divmod(worker.draw, per_epoch)
         if rest == 0 and epoch % every == 0 and epoch < config["epochs"]:
             with parts.clock.paused():
-                recorder.evaluation(evaluator.evaluate(x))
+                recorder.evaluation(evaluator.evaluate(x, parts.centre))
                 dist.barrier()  # or the first to resume would be charged for the last to evaluate
     worker.close()
-    final = recorder.evaluation(evaluator.evaluate(x))
+    final = recorder.evaluation(evaluator.evaluate(x, parts.centre))
     recorder.close()
     journal.close()
     parts.batches.close()

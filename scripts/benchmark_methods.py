@@ -2,9 +2,9 @@
 
     python scripts/benchmark_methods.py [--iterations 16] [--method sgp k_avg ...]
 
-Two gloo processes, ResNet-18 on CIFAR-shaped data (11.2 million parameters), batch 16 each. Printed for each method:
-the share of its own work in the time of all iterations (target: 2 %), its range over iterations, and mean milliseconds.
-Blocks longer than 8 steps are cut to 8, and all iterations together are whole blocks.
+Two gloo processes, ResNet-18 on CIFAR-shaped data (11.2 million parameters), batch 32 each (the default). Printed for
+each method: the share of its own work in the time of all iterations (target: 2 %), its range over iterations, and mean
+milliseconds. Blocks longer than 8 steps are cut to 8, and all iterations together are whole blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from runner.runtimes.driver import Request
 from runner.training import assemble
 
 SETTINGS = (
-    *("nodes=2", "dataset=synthetic", "model=resnet18_cifar", "batch_size=16", "device=cpu", "schedule=constant"),
+    *("nodes=2", "dataset=synthetic", "model=resnet18_cifar", "batch_size=32", "device=cpu", "schedule=constant"),
     *("launcher=local", "dataset.train_samples=6400", "optimizer=sgd"),
 )
 LONGEST = 8

@@ -61,12 +61,14 @@ class Labels:
         """Colour, line style and, where the points are few, marker."""
         who = self._who(line)
         nodes = line[self.keys.index("nodes")] if "nodes" in self.keys else None
-        marker = _MARKERS[list(self.colours).index(who) % len(_MARKERS)] if points <= _FEW_POINTS else None
-        return {"color": self.colours[who], "linestyle": self._style(str(who[0]), nodes), "marker": marker}
+        place = list(self.colours).index(who)
+        marker = _MARKERS[place % len(_MARKERS)] if points <= _FEW_POINTS else None
+        variant = max(self.variants[str(who[0])], place // len(_PALETTE))  # where colours come again, styles differ
+        return {"color": self.colours[who], "linestyle": self._style(variant, nodes), "marker": marker}
 
-    def _style(self, method: str, nodes: Any) -> Any:
+    def _style(self, variant: int, nodes: Any) -> Any:
         if len(self.nodes) < 2 or nodes is None:
-            return _STYLES[self.variants[method] % len(_STYLES)]
+            return _STYLES[variant % len(_STYLES)]
         fixed = {n: _PAPER_STYLES[n] for n in self.nodes if n in _PAPER_STYLES}
         if nodes in fixed:
             return fixed[nodes]

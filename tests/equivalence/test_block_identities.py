@@ -63,8 +63,8 @@ def hier_avg(K1: int, K2: int, S: int) -> Method:
     return Method("hier_avg", K1=K1, K2=K2, S=S, momentum="keep")
 
 
-def sasgd(T: int, sums: str = "gradients") -> Method:
-    return Method("sasgd", T=T, sums=sums, global_rate=None, T_local=None)
+def sasgd(T: int, sums: str = "gradients", momentum: str = "keep") -> Method:
+    return Method("sasgd", T=T, sums=sums, momentum=momentum, global_rate=None, T_local=None)
 
 
 def hier_sasgd(T_local: int, T: int, S: int, sums: str = "gradients") -> Method:
@@ -83,12 +83,13 @@ def diloco(lr: float, mu: float, nesterov: bool = False, H: int = 6) -> Method:
     return Method("diloco", period=H, momentum="keep", outer_lr=lr, outer_momentum=mu, nesterov=nesterov)
 
 
-def noloco(b: float, a: float) -> Method:
-    return Method("noloco", period=6, outer_lr=b, outer_momentum=a)
+def noloco(b: float, a: float, momentum: str = "keep") -> Method:
+    return Method("noloco", period=6, momentum=momentum, outer_lr=b, outer_momentum=a)
 
 
 SYNC = Method("allreduce")
 ONE, THREE, SIX = (Method("local_sgd", period=H, momentum="keep") for H in (1, 3, 6))
+RESET = Method("local_sgd", period=6, momentum="reset")
 ALONE = Method("local_sgd", period=1000)  # its first average comes after the end
 PEERS = "topology.phases.1.epoch=1"
 IDENTITIES = {
@@ -107,6 +108,7 @@ IDENTITIES = {
     # SASGD with lr_p = lr / p, and its hierarchical follow-up with lr_s = lr / S.
     "sasgd": Identity(sasgd(6), SIX, constant=True, optimizers=PLAIN),
     "sasgd of steps": Identity(sasgd(6, "steps"), SIX, constant=True),
+    "sasgd of steps, momentum reset": Identity(sasgd(6, "steps", "reset"), RESET, constant=True),
     "hier_sasgd": Identity(hier_sasgd(2, 6, 2), hier_avg(2, 6, 2), constant=True, optimizers=PLAIN),
     "hier_sasgd of steps": Identity(hier_sasgd(4, 6, 2, "steps"), hier_avg(4, 6, 2), constant=True),
     "hier_sasgd S=1": Identity(hier_sasgd(2, 6, 1), sasgd(6), constant=True, optimizers=PLAIN),
@@ -121,6 +123,7 @@ IDENTITIES = {
     "diloco = bmuf": Identity(diloco(0.8, 0.6), bmuf(0.8, 0.6)),
     "diloco = bmuf, nesterov": Identity(diloco(0.7, 0.6, True), bmuf(0.7, 0.6, True)),
     "noloco of two = diloco": Identity(noloco(0.7, 0.5), diloco(0.7, 0.5), workers=2),
+    "noloco of two, momentum reset": Identity(noloco(1, 0, "reset"), RESET, workers=2),
     # Without a pull every worker is alone.
     "easgd_sync beta=0": Identity(Method("easgd_sync", beta=0.0), ALONE, exact=True),
     "lsgd": Identity(Method("lsgd", local_pull=0.0, global_pull=0.0), ALONE, exact=True),

@@ -93,6 +93,7 @@ def told(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 WHOLE_RUNS = {
     "allreduce 2": ("algorithm=allreduce", *of(2)),
+    "easgd_sync 2": ("algorithm=easgd_sync", *of(2)),  # whose workers each have a copy of the centre
     "dpsgd 3": (*METHODS["dpsgd"], *of(3)),
     "sgp 3": (*METHODS["sgp overlap=1"], *of(3)),
     "sgp 2x2": (*METHODS["sgp overlap=1"], *of(2, 2)),
@@ -114,6 +115,7 @@ def test_evaluations_and_bytes_sent_are_the_same(tmp_path, run):
     simulate(configure(*overrides, "launcher=simulated"), virtual, torch.device("cpu"))
     torch.set_num_threads(threads)
     assert told(real) == told(virtual)
+    assert (told(real)[1]["top1_centre"] is not None) == (config["evaluated_model"] == "centre")
 
 
 # Every synchronous method that is found, with its own defaults, on a small network: the means of its gradients or of
