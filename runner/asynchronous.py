@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 from torch import Tensor
 
 from runner.config import Config
 from runner.evaluation import Evaluator, everyones, gather
-from runner.recording import Journal, Recorder
+from runner.keeper import AsynchronousKeeper
+from runner.recording import Recorder
 from runner.results import Row, write_json
 from runner.summary import summarise
 
@@ -58,6 +59,14 @@ class Epochs:
         buffers = {name: buffer.clone() for name, buffer in self.parts.problem.buffers().items()}
         return Kept(x.to("cpu"), self.parts.clock.now(), buffers)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"kept": {end: vars(there) for end, there in self.kept.items()}, "next_end": self.next_end}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        self.kept = {end: Kept(**there) for end, there in saved["kept"].items()}
+        self.next_end = saved["next_end"]
+
     def finish(self, x: Tensor) -> None:
         """At the end of training."""
         for end in self.ends:
@@ -68,23 +77,26 @@ def train_asynchronously(parts: Parts, config: Config, folder: Path) -> None:
     """Run the configuration's algorithm to its end, on this process of the process group."""
     mesh, worker = parts.mesh, parts.worker
     epochs = Epochs(parts, config)
-    journal = None if mesh.is_server else Journal(folder, mesh.rank, config["tensorboard"])
+    keeper = AsynchronousKeeper(parts, config, folder)
+    journal = None if mesh.is_server else keeper.journal(mesh.rank)
     recorder = Recorder(journal, config, worker, parts.iterations_per_epoch, "wall") if journal else None
-    dist.barrier()
-    parts.clock.restart()
-    x = worker.initial()
+    x = keeper.begin(recorder, epochs)
     if mesh.lane == 0:
         for x in parts.iterates():
             if recorder is not None:
                 recorder.step()
             epochs.note(x)
+            keeper.step(x)
         worker.release_followers()
         worker.leave().wait()
     else:
         assert recorder is not None
-        for _ in worker.follow():
-            recorder.step()
-            epochs.note(x)
+        for held in worker.follow():
+            if held:
+                keeper.follow()
+            else:
+                recorder.step()
+                epochs.note(x)
     epochs.finish(x)
     worker.close()
     final = _evaluate(parts, config, epochs.kept, recorder)
@@ -96,7 +108,8 @@ def train_asynchronously(parts: Parts, config: Config, folder: Path) -> None:
     parts.batches.close()
     dist.barrier()  # all files are closed
     if mesh.rank == 0:  # the run is finished
-        summary = summarise(config, totals.mean(0).tolist(), final, parts.iterations_per_epoch, staleness)
+        per_epoch = parts.iterations_per_epoch
+        summary = summarise(config, totals.mean(0).tolist(), final, per_epoch, staleness, keeper.restarts)
         write_json(folder / "summary.json", summary)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -25,6 +26,15 @@ class Split:
     staleness: Counter[int] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        staleness = dict(self.staleness)
+        return {"wait_s": self.wait_s, "data_s": self.data_s, "bytes_sent": self.bytes_sent, "staleness": staleness}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        self.wait_s, self.data_s, self.bytes_sent = saved["wait_s"], saved["data_s"], saved["bytes_sent"]
+        self.staleness = Counter(saved["staleness"])
+
     def count_sent(self, nbytes: int) -> None:
         """From any thread."""
         with self.lock:
@@ -41,11 +51,13 @@ class TrainingClock:
     def __init__(self, synchronize: Callable[[], None] | None = None) -> None:
         self.synchronize = synchronize or (lambda: None)
         self.start_s = time.perf_counter()
+        self.stopped_s = 0.0
+        """What it shows while it stands still."""
 
-    def restart(self) -> None:
-        """Start from zero."""
+    def restart(self, at_s: float = 0.0) -> None:
+        """Start from zero, or where an earlier part of the run has got to."""
         self.synchronize()
-        self.start_s = time.perf_counter()
+        self.start_s = time.perf_counter() - at_s
 
     def now(self) -> float:
         self.synchronize()
@@ -53,10 +65,9 @@ class TrainingClock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        stopped_at = self.now()
+        self.stopped_s = self.now()
         yield
-        self.synchronize()
-        self.start_s = time.perf_counter() - stopped_at
+        self.restart(self.stopped_s)
 
 
 class Mark:

@@ -89,6 +89,8 @@ def _bad_yaml(error: yaml.MarkedYAMLError) -> str:
 def _missing_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = [str(known) for known in (error.options or ())]
+    if _first_line(error).startswith("In 'launcher/auto'"):
+        return f"DISTSGD_LAUNCHER={option}: there is no such launcher; --help lists them"
     if not group or not options:
         return _first_line(error)
     return f"{group}={option}: there is no such {group}; {nearest(option, options)} (--config-dir DIR adds your own)"

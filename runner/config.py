@@ -61,6 +61,8 @@ class Schema:
     server: ServerSchema = field(default_factory=ServerSchema)
     results_dir: str = "results"
     rerun: bool = False
+    dry_run: bool = False
+    checkpoint_every: int | None = None
     record_every: int | None = None
     warmup_iterations: int | None = None
     tensorboard: bool = False
@@ -91,6 +93,7 @@ AT_LEAST = {
     "evaluation.every": 1,
     "evaluation.batch_size": 1,
     "server.shards": 1,
+    "checkpoint_every": 1,
     "record_every": 1,
     "warmup_iterations": 0,
     "launcher.timeout_s": 1,
@@ -154,6 +157,11 @@ def _as_yaml(value: str | bool | None) -> str:
 def simulated(config: Config) -> bool:
     """Whether a resolved configuration runs on the virtual cluster."""
     return bool(config["launcher"]["kind"] == "simulated")
+
+
+def on_slurm(config: Config) -> bool:
+    """Whether a resolved configuration runs as a job of a SLURM cluster."""
+    return bool(config["launcher"]["kind"] == "slurm")
 
 
 def timing_only(config: Config) -> bool:

@@ -3,30 +3,20 @@
 It starts fast: pandas, matplotlib and rich are imported where they are needed.
 """
 
-import contextlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runner.report.runs import STATUSES, Run, find_runs, unknown_name
+from runner.commands import following
+from runner.commands.options import Experiment, Format, ResultsDir, Where, read, say, user_errors
+from runner.report.runs import STATUSES, unknown_name
 
 if TYPE_CHECKING:
     from runner.report.formats import Table
-
-
-class Format(StrEnum):
-    """How a table is written."""
-
-    terminal = "terminal"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    json = "json"
 
 
 class Picture(StrEnum):
@@ -55,33 +45,6 @@ class X(StrEnum):
     staleness = "staleness"
 
 
-def _complete_experiment(ctx: typer.Context, incomplete: str) -> list[str]:
-    results_dir = ctx.params.get("results_dir") or Path("results")
-    with contextlib.suppress(LookupError, ValueError, OSError):
-        return sorted(
-            {run.group for run in find_runs(results_dir) if run.readable and run.group.startswith(incomplete)}
-        )
-    return []
-
-
-Experiment = Annotated[
-    str | None,
-    typer.Argument(
-        help="An experiment or algorithm: a folder below results/runs.",
-        show_default="all",
-        autocompletion=_complete_experiment,
-    ),
-]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where",
-        metavar="KEY=VALUE",
-        help="Only runs with this setting; KEY=A,B for either. May be repeated.",
-        show_default=False,
-    ),
-]
-ResultsDir = Annotated[Path, typer.Option("--results-dir", help="The folder that holds runs/.")]
 TableFormat = Annotated[
     Format | None,
     typer.Option("--format", help="How to write it.", show_default="terminal, or by the ending of --output"),
@@ -101,7 +64,7 @@ app = typer.Typer(
 
 @app.callback()
 def experiments(ctx: typer.Context) -> None:
-    """List, tabulate and plot the runs on disk."""
+    """List, tabulate and plot the runs on disk; follow, stop and repeat them."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
@@ -123,10 +86,10 @@ def list_runs(
     """
     from runner.report.tables import run_list
 
-    with _user_errors():
+    with user_errors():
         if status is not None and status not in STATUSES:
             raise unknown_name("--status", status, STATUSES)
-        runs = _read(results_dir, experiment, where)
+        runs = read(results_dir, experiment, where)
         chosen = [run for run in runs if status in (None, run.status)]
         if not any(run.readable for run in chosen):
             there = sorted({run.status for run in runs if run.readable})
@@ -162,12 +125,12 @@ def table(
 
     Example: experiments table --rows algorithm --columns nodes --values top1
     """
-    with _user_errors():
+    with user_errors():
         if (rows is None) != (columns is None):
             raise ValueError("--rows and --columns go together: name both, for example --rows method --columns nodes")
         if rows is not None and by is not None:
             raise ValueError("--by makes rows and --rows with --columns a grid: use one or the other")
-        runs = _read(results_dir, experiment, where)
+        runs = read(results_dir, experiment, where)
 
         from runner.report import frames, tables
 
@@ -207,19 +170,19 @@ def plot(
     what was merged, and prints the figure's path. Top-1 is that of the model by which a run was evaluated. Times on
     different clocks, or as for different things, get a panel each.
     """
-    with _user_errors():
+    with user_errors():
         if output is not None and output.suffix.removeprefix(".") not in list(Picture):
             raise ValueError(f"--output {output}: a figure's file ends in {', '.join('.' + p for p in Picture)}")
         if output is not None and picture is not None and output.suffix != f".{picture}":
             raise ValueError(f"--output {output} and --format {picture} disagree: leave one out")
-        runs = _read(results_dir, experiment, where)
+        runs = read(results_dir, experiment, where)
 
         from runner.report import figures, frames, tables
 
         frames.summaries(runs)
         figure, name, problems = figures.draw(runs, x=x, y=y, by=_names(by))
         for problem in (*problems, tables.left_out(runs)):
-            _say(problem)
+            say(problem)
         stem = "-".join([(experiment or "all").strip("/"), *(where or ()), name])
         stem = re.sub(r"[^\w=.,]+", "-", stem)
         path = output or results_dir / "figures" / f"{stem}.{picture or Picture.png}"
@@ -238,14 +201,14 @@ def curves(
 
     A row per finished run and evaluation.
     """
-    with _user_errors():
-        runs = _read(results_dir, experiment, where)
+    with user_errors():
+        runs = read(results_dir, experiment, where)
 
         from runner.report import curves, tables
 
         text, problems = curves.csv_of(runs)
         for problem in (*problems, tables.left_out(runs)):
-            _say(problem)
+            say(problem)
         _put(text, output)
 
 
@@ -271,7 +234,7 @@ def topology(
 
     experiments topology one_peer_exponential --workers 8
     """
-    with _user_errors():
+    with user_errors():
         if name not in _topologies():
             raise unknown_name("topology", name, _topologies())
         from omegaconf import OmegaConf
@@ -288,36 +251,12 @@ def topology(
         typer.echo(describe(make_schedule({str(k): v for k, v in container.items()}, workers, 1), "epoch"))
 
 
+following.register(app)
+
+
 def main() -> None:
     """Entry point of the command `experiments`."""
     app()
-
-
-@contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
-    """Turn what a user can mend into a message and exit status 2 (wrong arguments) or 1 (nothing to show)."""
-    try:
-        yield
-    except LookupError as error:
-        _say(f"experiments: {error.args[0] if error.args else error}")
-        raise typer.Exit(1) from None
-    except ValueError as error:
-        _say(f"experiments: {error}")
-        raise typer.Exit(2) from None
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _say(f"experiments: {error.filename or 'output'}: {error.strerror or error}")
-        raise typer.Exit(1) from None
-
-
-def _read(results_dir: Path, experiment: str | None, where: Sequence[str] | None) -> list[Run]:
-    """The runs asked for; what could not be read is named on stderr."""
-    runs = find_runs(results_dir, experiment, where or ())
-    for run in runs:
-        if run.problem:
-            _say(f"skipped {run.problem}" if run.summary is None else f"unreadable: {run.problem}")
-    return runs
 
 
 def _write(made: "Table", table_format: Format | None, output: Path | None) -> None:
@@ -335,7 +274,7 @@ def _write(made: "Table", table_format: Format | None, output: Path | None) -> N
         _put(FORMATS[name](made), output)
     if name == Format.csv:  # the only format without a place for notes
         for note in made.notes:
-            _say(note)
+            say(note)
 
 
 def _put(text: str, output: Path | None) -> None:
@@ -345,11 +284,6 @@ def _put(text: str, output: Path | None) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
     typer.echo(str(output))
-
-
-def _say(message: str | None) -> None:
-    if message:
-        typer.echo(message, err=True)
 
 
 def _names(text: str | None) -> list[str] | None:

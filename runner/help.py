@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import textwrap
 from pathlib import Path
@@ -49,7 +50,7 @@ def asked(arguments: list[str]) -> bool:
 
 def text(arguments: list[str]) -> str:
     """The help, with the options of a `--config-dir` among the others."""
-    folders = [conf_dir(), *_config_dirs(arguments)]
+    folders = [conf_dir(), *site_dirs(), *_config_dirs(arguments)]
     groups = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
     order = [group for group in FIRST if group in groups] + sorted(groups - set(FIRST))
     width = min(shutil.get_terminal_size().columns, 120)
@@ -60,6 +61,12 @@ def text(arguments: list[str]) -> str:
         heading = f"  {group}".ljust(indent)
         lines += textwrap.wrap(heading + ", ".join(options), width, subsequent_indent=" " * indent)
     return "\n".join([OPENING, "Choose (group=option)", *lines, "", CLOSING])
+
+
+def site_dirs() -> list[Path]:
+    """The folder of a site's own options, if the environment names one."""
+    named = os.environ.get("DISTSGD_CONFIG_DIR")
+    return [Path(named).expanduser()] if named else []
 
 
 def _config_dirs(arguments: list[str]) -> list[Path]:

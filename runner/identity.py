@@ -22,7 +22,8 @@ WITHOUT_TRAINING = {"dataset": "digits", "model": "mlp"}
 """With problem=none these groups have no effect; whatever was chosen, the identity holds this."""
 OUTSIDE = {
     "choices", "typed", "servers", "asynchronous", "evaluated_model",
-    "launcher", "results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard",
+    "launcher", "results_dir", "rerun", "dry_run", "checkpoint_every",
+    "record_every", "warmup_iterations", "tensorboard",
     "cluster.compute.trace",  # its content counts: trace_sha256
     "dataset.root", "dataset.download", "dataset.loader_processes",
 }  # fmt: skip

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from runner import checkpoints, results
 from runner import config as configs
-from runner import results
 from runner.config import Config
 from runner.identity import variant
 from runner.launchers import InterruptedRunError, RunFailedError, local
-from runner.launchers.progress import View, duration, shown
-from runner.report.metrics import EVALUATED, top1_key
+from runner.launchers.progress import View, shown
+from runner.report.metrics import EVALUATED, duration, top1_key
 
 
 def title(config: Config) -> str:
@@ -35,6 +36,12 @@ def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
         The exit status: 0, 1 where a run failed, 128 and the signal's number where one interrupted (Ctrl-C: 130).
     """
     exit_status = 0
+    jobs = [cell for cell in cells if configs.on_slurm(cell[0])]
+    if jobs:
+        from runner.launchers import slurm
+
+        exit_status = slurm.submit(jobs, console)
+        cells = [cell for cell in cells if not configs.on_slurm(cell[0])]
     for index, (config, overrides) in enumerate(cells):
         heading = (f"[{index + 1}/{len(cells)}] " if len(cells) > 1 else "") + title(config)
         try:
@@ -52,6 +59,25 @@ def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
     return exit_status
 
 
+def dry_run(cells: list[tuple[Config, list[str]]], console: Console) -> int:
+    """Print each resolved configuration and what would be run; nothing is written.
+
+    Returns:
+        The exit status: 0, or 1 where SLURM would not take a job.
+    """
+    for config, _ in cells:
+        folder, kind = results.run_folder(config), config["launcher"]["kind"]
+        processes = 1 if configs.simulated(config) else configs.processes(config)
+        what = f"# {title(config)}: launcher {kind}, {processes} process{'es' if processes > 1 else ''}"
+        _say(console, f"{what}, {results.status(folder) or 'new'}  {folder}\n{configs.freeze(config)}")
+    jobs = [cell for cell in cells if configs.on_slurm(cell[0])]
+    if not jobs:
+        return 0
+    from runner.launchers import slurm
+
+    return slurm.dry_run(jobs, console)
+
+
 def _run(config: Config, overrides: list[str], heading: str, console: Console) -> None:
     """Run one configuration in a folder of its own, unless that has been done or is being done."""
     folder = results.run_folder(config)
@@ -62,12 +88,17 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
         if results.status(folder) == "finished" and not config["rerun"]:
             _say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
             return
-        _create(folder, config, overrides)
+        last = open_folder(folder, config, overrides)
+        if last is not None:
+            _say(console, f"{heading}: goes on from step {last['step']}  {folder}")
         try:
             view = View(config["epochs"], config["evaluation"]["every"], config["evaluated_model"])
             with shown(folder, heading, view, console):
                 local.launch(folder, config)
             summary = results.read_json(folder / "summary.json")
+            state = results.read_json(folder / "state.json") or {}
+            if summary is None and state.get("status") == "interrupted":  # the processes have left by themselves
+                raise InterruptedRunError(signal.SIGUSR2, state["reason"])
             if summary is None:
                 raise RunFailedError("all processes ended, but none wrote summary.json")
         except InterruptedRunError as error:
@@ -106,14 +137,25 @@ def _say(console: Console, line: str, style: str | None = None) -> None:
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def _create(folder: Path, config: Config, overrides: list[str]) -> None:
-    if folder.exists():
+def open_folder(
+    folder: Path, config: Config, overrides: list[str], status: str = "running", reason: str | None = None
+) -> results.Row | None:
+    """Make a run's folder, frozen configuration and all, for an attempt whose `results.lock` the caller holds.
+
+    An earlier attempt that has left a complete checkpoint is continued in its folder; any other is set aside.
+
+    Returns:
+        What is known of that checkpoint (`step`, `restarts`); None where the run begins at its start.
+    """
+    last = None if config["rerun"] or results.status(folder) == "finished" else checkpoints.newest(folder)
+    if folder.exists() and last is None:
         results.set_aside(folder)
-    (folder / "log").mkdir(parents=True)
+    (folder / "log").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(configs.freeze(config))
     (folder / "overrides.txt").write_text("".join(f"{override}\n" for override in overrides))
     results.write_json(folder / "environment.json", environment())
-    results.write_state(folder, "running")
+    results.write_state(folder, status, reason)
+    return last
 
 
 def environment() -> results.Row:

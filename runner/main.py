@@ -7,6 +7,7 @@ cells are known and checked. Hydra is imported when there is something to compos
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from runner import help as helps
 from runner.build import ConfigError
-from runner.config import Config, Schema, conf_dir, from_composed
+from runner.config import Config, Schema, conf_dir, from_composed, on_slurm
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,11 +49,12 @@ def _main(arguments: list[str]) -> int:
 
     # An exception that is raised while torch is imported may be swallowed there, so Ctrl-C leaves without one.
     on_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    local.warm_up()  # loads torch in the server while this process loads it too
+    if any(not (on_slurm(config) or config["dry_run"]) for config, _ in composed):
+        local.warm_up()  # loads torch in the server while this process loads it too
 
     from rich.console import Console
 
-    from runner.launch import run_all
+    from runner.launch import dry_run, run_all
     from runner.prepare import resolve
 
     console = Console(highlight=False)
@@ -60,7 +62,7 @@ def _main(arguments: list[str]) -> int:
     for line in announcements([config for config, _ in cells]):
         console.print(line, soft_wrap=True, markup=False)
     signal.signal(signal.SIGINT, on_interrupt)
-    return run_all(cells, console)
+    return dry_run(cells, console) if cells[0][0]["dry_run"] else run_all(cells, console)
 
 
 def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
@@ -73,9 +75,9 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
     from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
 
-    from runner import complaints
+    from runner import complaints, sweeps
 
-    composed: list[tuple[DictConfig, dict[str, str | None], list[str]]] = []
+    composed: list[sweeps.Composed] = []
 
     def collect(cell: DictConfig) -> None:
         now = HydraConfig.get()
@@ -86,12 +88,15 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
             raise ConfigError(f"{argument}: a key cannot be taken out; set it to the value that you want")
 
     ConfigStore.instance().store(name="schema", node=Schema)
+    sweeps.collect_in(composed)
+    here = "slurm" if shutil.which("sbatch") else "local"
+    os.environ["RUN_EXPERIMENT_AUTO"] = os.environ.get("DISTSGD_LAUNCHER") or here
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a user's own algorithm is found in the folder they stand in
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them
     with tempfile.TemporaryDirectory() as scratch:  # Hydra's record of a sweep; ours is in each run's folder
         os.environ["RUN_EXPERIMENT_SCRATCH"] = scratch
-        argv, sys.argv = sys.argv, [sys.argv[0], *in_hydras_order(arguments)]
+        argv, sys.argv = sys.argv, [sys.argv[0], *in_hydras_order([*_site(), *arguments])]
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(collect)()
             for cell, _, _ in composed:
@@ -103,6 +108,18 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
             raise ConfigError(complaints.explain(error, arguments)) from error
         finally:
             sys.argv = argv
+
+
+def _site() -> list[str]:
+    """What makes Hydra look into the folder of a site's own options, beside a --config-dir."""
+    folders = helps.site_dirs()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"DISTSGD_CONFIG_DIR={folder}: is no folder; name one with launcher/mine.yaml, or unset it"
+            )
+    quoted = [str(folder.absolute()).replace("'", "\\'") for folder in folders]
+    return [f"hydra.searchpath=['file://{folder}']" for folder in quoted]
 
 
 def in_hydras_order(arguments: list[str]) -> list[str]:

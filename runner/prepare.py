@@ -18,6 +18,7 @@ from runner.config import Config
 from runner.data import prepare as prepare_dataset
 from runner.graphs import make_graph
 from runner.identity import VIRTUAL_GROUPS
+from runner.launchers import slurm_settings
 from runner.results import check_writable
 from runner.schedules import Span
 
@@ -36,7 +37,9 @@ def resolve(config: Config) -> Config:
     Raises:
         ConfigError: it cannot; see law 9 in DESIGN.md for what the message holds.
     """
-    if config["gpus_per_node"] is None:
+    if configs.on_slurm(config):
+        slurm_settings.resolve(config)
+    elif config["gpus_per_node"] is None:
         config["gpus_per_node"] = config["cluster"].get("gpus_per_node", 1) if configs.simulated(config) else 1
     _resolve_launcher(config)
     _resolve_virtual(config)
@@ -56,7 +59,8 @@ def resolve(config: Config) -> Config:
         _check_parts(config, dataset)
     if configs.simulated(config):
         make.check(config)
-    check_writable(config["results_dir"])
+    if not config["dry_run"]:
+        check_writable(config["results_dir"])
     return config
 
 
@@ -117,6 +121,11 @@ def _resolve_virtual(config: Config) -> None:
             raise ConfigError("evaluation.every: problem=none has nothing to evaluate; leave it out")
         if config["problem"]["batched"]:
             _check_batched(config)
+        if config["checkpoint_every"] is not None:
+            raise ConfigError(
+                f"checkpoint_every={config['checkpoint_every']}: a checkpoint would hold up virtual workers, and what "
+                "is simulated comes out the same when it is run again; leave it out"
+            )
         return
     for group, choice in chosen.items():
         if choice != "none":
@@ -140,9 +149,9 @@ def _check_batched(config: Config) -> None:
 
 def _resolve_launcher(config: Config) -> None:
     launcher, processes = config["launcher"], configs.ranks(config)
-    if configs.simulated(config):
+    if configs.simulated(config) or configs.on_slurm(config):
         return
-    if launcher["kind"] == "auto":
+    if config["choices"]["launcher"] == "auto":
         room = 8 * (os.cpu_count() or 1)
         if processes > room:
             raise ConfigError(
@@ -150,9 +159,8 @@ def _resolve_launcher(config: Config) -> None:
                 f"for this machine's {os.cpu_count()} cores; launcher=simulated runs them as virtual workers, "
                 "launcher=local starts them all the same"
             )
-        launcher["kind"] = "local"
     if launcher["kind"] != "local":
-        raise ConfigError(f"launcher.kind={launcher['kind']}: is unknown; use launcher=auto, local or simulated")
+        raise ConfigError(f"launcher.kind={launcher['kind']}: is unknown; use launcher=auto, local, slurm or simulated")
     rendezvous, node_rank = launcher.get("rendezvous"), launcher.get("node_rank") or 0
     if rendezvous is None and node_rank != 0:
         raise ConfigError(f"launcher.node_rank={node_rank}: needs launcher.rendezvous=host:port, the address of node 0")
@@ -178,6 +186,9 @@ def local_ranks(config: Config) -> int:
 
 
 def _resolve_device(config: Config) -> None:
+    if configs.on_slurm(config):
+        _resolve_device_on_slurm(config)
+        return
     import torch
 
     gpus, virtual = torch.cuda.device_count(), configs.simulated(config)
@@ -200,8 +211,20 @@ def _resolve_device(config: Config) -> None:
         )
 
 
+def _resolve_device_on_slurm(config: Config) -> None:
+    """What the nodes of the job will have; this machine, where it is submitted, need not have it."""
+    if config["device"] == "auto":
+        config["device"] = "cuda"
+    if config["backend"] == "auto":
+        config["backend"] = "nccl" if config["device"] == "cuda" and not config["asynchronous"] else "gloo"
+    if config["backend"] == "nccl" and config["device"] != "cuda":
+        raise ConfigError("backend=nccl: needs device=cuda; leave one of them out")
+
+
 def _resolve_threads(config: Config) -> None:
     threads = config["threads_per_worker"]
+    if configs.on_slurm(config):  # see slurm_settings.resolve
+        return
     if threads > (os.cpu_count() or 1):
         raise ConfigError(f"threads_per_worker={threads}: this machine has {os.cpu_count()} cores; use fewer")
 

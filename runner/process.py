@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,34 @@ import torch
 
 from runner import config as configs
 from runner.config import Config
+from runner.halting import SIGNALS, HaltedError
 from runner.launchers import RunFailedError
 from runner.lifeline import die_with_parent
 from runner.memory import keep_freed_memory
-from runner.results import write_json
+from runner.results import write_json, write_state
 from runner.runtimes.group import process_group
 from runner.simulation import simulate
 from runner.training import train
 
 
-def main_rank(folder: str) -> None:
+def main_rank(folder: str, stops: Sequence[int] = (signal.SIGUSR2,)) -> HaltedError | None:
     """One process of a run, from start to end. Its place is in the environment, as torch's elastic launch sets it.
+
+    Args:
+        stops: signals after which the run makes a checkpoint and stops.
+
+    Returns:
+        Where the run has stopped after a signal; None where it has come to its end.
 
     Raises:
         Exception: whatever went wrong, after writing it to `log/rank-<rank>.error.json`.
     """
     run = Path(folder)
     rank = int(os.environ["RANK"])
+    report_file = run / "log" / f"rank-{rank:05d}.error.json"
+    report_file.unlink(missing_ok=True)  # of an earlier attempt
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a rank at once, also inside torch
+    SIGNALS.watch(*stops)
     die_with_parent()
     keep_freed_memory()
     log = (run / "log" / f"rank-{rank:05d}.log").open("a", buffering=1)
@@ -48,6 +59,10 @@ def main_rank(folder: str) -> None:
         else:
             with process_group(config):
                 train(config, run, device)
+    except HaltedError as halted:
+        if rank == 0 and not configs.on_slurm(config):  # whose task knows what comes next
+            write_state(run, "interrupted", str(halted))
+        return halted
     except BaseException as error:
         foreseen = isinstance(error, RunFailedError)  # it says all there is to say
         report = {
@@ -56,10 +71,11 @@ def main_rank(folder: str) -> None:
             "error": str(error) if foreseen else f"{type(error).__name__}: {error}",
             "traceback": "" if foreseen else traceback.format_exc(),
         }
-        write_json(run / "log" / f"rank-{rank:05d}.error.json", report)
+        write_json(report_file, report)
         if isinstance(error, SystemExit):
             os._exit(1)  # exit status 0 would pass for success
         raise
+    return None
 
 
 def _device(config: Config) -> torch.device:

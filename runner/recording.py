@@ -14,6 +14,9 @@ from runner.results import Row, RowWriter, finite
 COUNTERS = ("compute_s", "wait_s", "data_s", "bytes_sent")
 """Written as what was added since the row before."""
 
+KEPT = ("recorded", "recorded_s", "next_draw", "warm_s", "warm_draw", "end_s")
+"""Of a recorder, in a checkpoint."""
+
 SAMPLE = 100
 """With `record_every` unset, a virtual worker writes a row every so many iterations, and at the end of each epoch."""
 
@@ -44,16 +47,28 @@ class Recorded(Protocol):
 
 
 class Journal:
-    """The files of one process: rank-<process>.jsonl; process 0 has evaluations.jsonl and TensorBoard's files too."""
+    """The files of one process: rank-<process>.jsonl; process 0 has evaluations.jsonl and TensorBoard's files too.
 
-    def __init__(self, folder: Path, process: int, tensorboard: bool) -> None:
-        self.rows = RowWriter(folder / f"rank-{process:05d}.jsonl")
-        self.evaluations = RowWriter(folder / "evaluations.jsonl", flush_s=0.0) if process == 0 else None
+    Args:
+        saved: `state()` of an earlier part of the run; what was written after it goes.
+    """
+
+    def __init__(self, folder: Path, process: int, tensorboard: bool, saved: Row | None = None) -> None:
+        kept = saved or {"rows": 0, "evaluations": 0, "step": None}
+        self.rows = RowWriter(folder / f"rank-{process:05d}.jsonl", kept=kept["rows"])
+        self.evaluations: RowWriter | None = None
+        if process == 0:
+            self.evaluations = RowWriter(folder / "evaluations.jsonl", flush_s=0.0, kept=kept["evaluations"])
         self.board: Any = None
         if tensorboard and process == 0:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=kept["step"])
+
+    def state(self, step: int) -> Row:
+        """What a checkpoint keeps of it."""
+        evaluations = 0 if self.evaluations is None else self.evaluations.size()
+        return {"rows": self.rows.size(), "evaluations": evaluations, "step": step + 1}
 
     def row(self, row: Row) -> None:
         self.rows.write(row)
@@ -97,6 +112,14 @@ class Recorder:
         self.warm_s = 0.0 if self.warmup == 0 else None  # when the warm-up was over, and at which draw
         self.warm_draw = 0
         self.end_s = 0.0
+
+    def state(self) -> Row:
+        """What a checkpoint keeps of it."""
+        return {name: getattr(self, name) for name in KEPT}
+
+    def load(self, saved: Row) -> None:
+        for name in KEPT:
+            setattr(self, name, saved[name])
 
     def _next(self, draw: int) -> int:
         """The draw after which the next row is due."""

@@ -154,10 +154,18 @@ def _locked(path: Path) -> IO[str] | None:
 
 
 class RowWriter:
-    """Appends rows to a .jsonl file; they reach the disk every `flush_s` seconds, so that others can follow."""
+    """Appends rows to a .jsonl file; they reach the disk every `flush_s` seconds, so that others can follow.
 
-    def __init__(self, path: Path, flush_s: float = 0.25) -> None:
+    Args:
+        kept: bytes that stay of what is there already; None: all of them. What an earlier attempt wrote after its last
+            checkpoint goes.
+    """
+
+    def __init__(self, path: Path, flush_s: float = 0.25, kept: int | None = None) -> None:
         self.file: IO[str] = path.open("a", buffering=1 << 16)
+        if kept is not None:
+            self.file.truncate(min(kept, self.file.tell()))
+            self.file.seek(0, os.SEEK_END)
         self.rows: list[Row] = []  # turned to text many at a time, off the path of most steps
         self.flush_s = flush_s
         self.flushed = -flush_s  # the first row goes at once
@@ -173,6 +181,11 @@ class RowWriter:
         self.rows.clear()
         self.file.flush()
         self.flushed = time.monotonic()
+
+    def size(self) -> int:
+        """Bytes of all that was written."""
+        self.flush()
+        return self.file.tell()
 
     def close(self) -> None:
         self.flush()

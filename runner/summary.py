@@ -11,7 +11,12 @@ from runner.results import Row
 
 
 def summarise(
-    config: Config, totals: Sequence[float], final: Row, per_epoch: int, staleness: Mapping[int, int] | None = None
+    config: Config,
+    totals: Sequence[float],
+    final: Row,
+    per_epoch: int,
+    staleness: Mapping[int, int] | None = None,
+    restarts: int = 0,
 ) -> Row:
     """The summary of a run.
 
@@ -19,6 +24,7 @@ def summarise(
         totals: `Recorder.totals()`, the mean over all processes (or virtual workers).
         final: the scores of the last evaluation.
         staleness: how often what was merged was how many steps old, over all workers and servers.
+        restarts: how often it went on from a checkpoint.
     """
     merged = sum((staleness or {}).values())
     training_s, iteration_s, compute_s, wait_s, data_s, bytes_sent = totals
@@ -57,4 +63,5 @@ def summarise(
         "staleness": ",".join(f"{age}:{count}" for age, count in sorted((staleness or {}).items())),
         "staleness_mean": sum(age * n for age, n in (staleness or {}).items()) / merged if merged else None,
         "bytes_sent": round(bytes_sent * configs.gpus_per_worker(config)),
+        "restarts": restarts,
     }

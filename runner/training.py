@@ -19,9 +19,10 @@ from runner.data.dataset import Batches, Dataset
 from runner.data.sampling import Claims, Sampler
 from runner.evaluation import Evaluator, everyones, gather
 from runner.graphs import make_graph
+from runner.keeper import SynchronousKeeper
 from runner.prepare import make_algorithm, make_model, make_optimizer, make_sampler
 from runner.problem import Problem, make_problem
-from runner.recording import Journal, Recorder
+from runner.recording import Recorder
 from runner.results import write_json
 from runner.runtimes.driver import iterates
 from runner.runtimes.mesh import Mesh, SharedClaims
@@ -102,12 +103,11 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     # Batches of its own: where they are read ahead, recalibration must not disturb those of training.
     calibration = parts.dataset.batches(parts.sampler, parts.mesh.rank, config["seed"])
     evaluator = Evaluator(parts.mesh, parts.problem, parts.dataset, calibration, config["evaluation"])
-    journal = Journal(folder, parts.mesh.rank, config["tensorboard"])
+    keeper = SynchronousKeeper(parts, config, folder)
+    journal = keeper.journal(parts.mesh.rank)
     recorder = Recorder(journal, config, worker, per_epoch, "wall")
 
-    dist.barrier()
-    parts.clock.restart()
-    x = parts.problem.x0
+    x = keeper.begin(recorder)
     for x in parts.iterates():
         recorder.step()
         epoch, rest = divmod(worker.draw, per_epoch)
@@ -115,6 +115,8 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
             with parts.clock.paused():
                 recorder.evaluation(evaluator.evaluate(x, parts.centre))
                 dist.barrier()  # or the first to resume would be charged for the last to evaluate
+        keeper.step(x)
+    keeper.finish()
     worker.close()
     final = recorder.evaluation(evaluator.evaluate(x, parts.centre))
     recorder.close()
@@ -127,5 +129,5 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     staleness = everyones(worker.split.staleness if parts.mesh.lane == 0 else {})  # once for each worker
     dist.barrier()  # all files are closed
     if parts.mesh.rank == 0:  # the run is finished
-        summary = summarise(config, totals.mean(0).tolist(), final, per_epoch, staleness)
+        summary = summarise(config, totals.mean(0).tolist(), final, per_epoch, staleness, keeper.restarts)
         write_json(folder / "summary.json", summary)

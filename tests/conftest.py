@@ -1,5 +1,6 @@
 """No test is timed, hypothesis's examples included; what tests of numerics share."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,8 @@ from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+os.environ["DISTSGD_LAUNCHER"] = "local"  # also where there is a SLURM: tests of it say launcher=slurm
 
 
 @pytest.fixture(scope="module")

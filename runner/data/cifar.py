@@ -90,23 +90,26 @@ def cifar100(
     )
 
 
-def _load(name: str, root: str | None, download: bool) -> tuple[Batch, Batch]:
+def layouts(name: str, root: str | None) -> list[Layout]:
+    """Where the files of `cifar10` or `cifar100` may lie, in the order in which that is looked at."""
     top = base(root)
-    layouts = [
+    return [
         Layout(folder, version.files)
         for version in (BINARY[name], PYTHON[name])  # binary first: it needs no unpickling
         for folder in (top, top / version.folder)
     ]
 
+
+def _load(name: str, root: str | None, download: bool) -> tuple[Batch, Batch]:
     def fetch() -> None:
         from torchvision.datasets import CIFAR10, CIFAR100
         from torchvision.datasets.utils import download_and_extract_archive
 
         # Not through the class: its constructor would unpickle without restriction.
         source = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
-        download_and_extract_archive(source.url, str(top), filename=source.filename, md5=source.tgz_md5)
+        download_and_extract_archive(source.url, str(base(root)), filename=source.filename, md5=source.tgz_md5)
 
-    found = find(name, root, layouts, REMEDY, fetch if download else None)
+    found = find(name, root, layouts(name, root), REMEDY, fetch if download else None)
     read = _read_binary if found.files == BINARY[name].files else _read_python
     *train_files, test_file = found.paths()
     parts = [read(path, name, PER_TRAIN_FILE[name]) for path in train_files]

@@ -45,18 +45,14 @@ def fashion_mnist(
         DataError: files are missing or corrupt, or the download failed.
         ValueError: more samples asked for than there are.
     """
-    top = base(root)
-    raw = top / "FashionMNIST" / "raw"
-    folders = (top, raw) if root is not None else (DEBIAN, top, raw)
-    layouts = [Layout(folder, files) for folder in folders for files in (FILES, UNPACKED)]
 
     def fetch() -> None:
         from torchvision.datasets import FashionMNIST
 
-        FashionMNIST(top, download=True)
+        FashionMNIST(base(root), download=True)
 
     train_images, train_labels, test_images, test_labels = find(
-        "fashion_mnist", root, layouts, REMEDY, fetch if download else None
+        "fashion_mnist", root, layouts(root), REMEDY, fetch if download else None
     ).paths()
     return InMemory(
         first(_read(train_images, train_labels, 60_000), train_samples, "train_samples"),
@@ -66,6 +62,14 @@ def fashion_mnist(
         std=(0.3530,),
         crop_padding=4 if augment else 0,
     )
+
+
+def layouts(root: str | None) -> list[Layout]:
+    """Where the files may lie, in the order in which that is looked at."""
+    top = base(root)
+    raw = top / "FashionMNIST" / "raw"
+    folders = (top, raw) if root is not None else (DEBIAN, top, raw)
+    return [Layout(folder, files) for folder in folders for files in (FILES, UNPACKED)]
 
 
 def _read(image_file: Path, label_file: Path, count: int) -> Batch:

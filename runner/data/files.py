@@ -46,13 +46,13 @@ def find(
     Raises:
         DataError: no place has all files, or the download failed.
     """
-    found = _complete(layouts)
+    found = complete(layouts)
     if found is None and download is not None:
         try:
             download()
         except (OSError, RuntimeError) as error:
             raise DataError(f"dataset.download=true: {name} could not be downloaded: {error}; {remedy}") from error
-        found = _complete(layouts)
+        found = complete(layouts)
     if found is not None:
         return found
     where = f"dataset.root={'null' if root is None else root}"
@@ -70,5 +70,6 @@ def corrupt(path: Path, why: str, remedy: str) -> DataError:
     return DataError(f"dataset.root: {path} is corrupt ({why}); delete it and {remedy}")
 
 
-def _complete(layouts: Sequence[Layout]) -> Layout | None:
+def complete(layouts: Sequence[Layout]) -> Layout | None:
+    """The first layout of which all files are there."""
     return next((layout for layout in layouts if not layout.missing()), None)

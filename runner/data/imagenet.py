@@ -250,7 +250,9 @@ def _training_transform(crop: int) -> Any:
 def _start_loader(_: int) -> None:
     """The first thing in a loader process: it ends with its training process, and not on Ctrl-C.
 
-    Ctrl-C reaches the whole process group, but the training process decides when its loaders end.
+    Ctrl-C reaches the whole process group, and a scheduler's warning all processes of a job; but the training process
+    decides when its loaders end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     die_with_parent()

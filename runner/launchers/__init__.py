@@ -12,6 +12,6 @@ class RunFailedError(Exception):
 class InterruptedRunError(Exception):
     """A run was stopped from outside by a signal (Ctrl-C, SIGTERM)."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, how: str | None = None) -> None:
         self.number = signal.Signals(number)
-        super().__init__(f"stopped by {self.number.name}")
+        super().__init__(how or f"stopped by {self.number.name}")

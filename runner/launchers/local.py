@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import os
-import re
 import signal
 from multiprocessing import forkserver
 from pathlib import Path
@@ -19,14 +17,11 @@ from typing import Any
 
 from runner.config import Config, processes, simulated
 from runner.launchers import InterruptedRunError, RunFailedError
+from runner.launchers.failures import first_failure
 from runner.launchers.meeting import meet
-from runner.results import read_json
 
 HOME = Path(__file__).resolve().parents[2]
 PRELOAD = ["runner.preload"]
-LAST_LINES = 15
-LOST_CONNECTION = re.compile("(closed|reset) by peer|[Bb]roken pipe|Socket closed|remote process exited|recvBytes")
-"""In what a rank reports when another one is gone (gloo, NCCL, the store)."""
 
 
 def warm_up() -> None:
@@ -64,7 +59,8 @@ def launch(folder: Path, config: Config) -> None:
     except ChildFailedError as error:
         if any(failure.exitcode == -signal.SIGINT for failure in error.failures.values()):
             raise InterruptedRunError(signal.SIGINT) from error
-        raise RunFailedError(_first_failure(folder, error)) from error
+        rank, failure = min(error.failures.items())
+        raise RunFailedError(first_failure(folder / "log", rank, failure.exitcode)) from error
     except (OSError, RuntimeError) as error:  # a port that is taken, a store that cannot be reached
         raise RunFailedError(f"the processes could not be started: {type(error).__name__}: {error}") from error
     except SignalException as error:
@@ -112,36 +108,3 @@ def _launch_config(folder: Path, config: Config) -> Any:
         local_addr="localhost",
         **common,
     )
-
-
-def _first_failure(folder: Path, error: Any) -> str:
-    """What to tell of a failed run: the rank that failed first, and its traceback or its last words.
-
-    Elastic launch names one process that has failed, stops the others with SIGTERM, and does not know the order: when
-    one process goes, its neighbours soon report a broken connection. The one to name was killed, or reports another
-    exception, or has left without a word.
-    """
-    log = folder / "log"
-    rank, failure = min(error.failures.items())
-    reports = sorted(filter(None, map(read_json, log.glob("rank-*.error.json"))), key=lambda report: report["time"])
-    if failure.exitcode < 0:
-        path = log / f"rank-{rank:05d}.log"  # missing where the process never began
-        words = path.read_text(errors="replace").splitlines()[-LAST_LINES:] if path.exists() else []
-        return "\n".join([f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}", *words])
-    known = {report["rank"] for report in reports}
-    if rank not in known:
-        return f"rank {rank} ended with exit code {failure.exitcode}; see {os.path.relpath(log)}"
-    causes = [report for report in reports if not LOST_CONNECTION.search(report["error"])]
-    if not causes:
-        silent = {int(path.stem[5:]) for path in log.glob("rank-*.log") if not _was_stopped(path)} - known
-        if silent:
-            return f"rank {min(silent)} ended without an exception, or was killed; see {os.path.relpath(log)}"
-    first = (causes or reports)[0]
-    who = f"rank {first['rank']}: " if first["traceback"] else ""
-    return f"{who}{first['error']}\n{first['traceback']}".rstrip()
-
-
-def _was_stopped(log: Path) -> bool:
-    """Whether a rank's log ends with where it stood when it was stopped by SIGTERM: see `main_rank`."""
-    text = log.read_text(errors="replace")
-    return "(most recent call first)" in text and "Fatal Python error" not in text

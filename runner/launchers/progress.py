@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runner.report.metrics import top1_key
+from runner.report.metrics import duration, top1_key
 from runner.results import Row
 
 POLL_S = 0.2
@@ -31,13 +32,23 @@ class Tail:
     def new(self) -> list[Row]:
         try:
             with self.path.open("rb") as file:
+                self.offset = min(self.offset, file.seek(0, os.SEEK_END))  # a run that goes on drops its last rows
                 file.seek(self.offset)
                 text = file.read()
         except OSError:
             return []
         whole = text[: text.rfind(b"\n") + 1]
         self.offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return [row for line in whole.splitlines() if (row := _row(line)) is not None]
+
+
+def _row(line: bytes) -> Row | None:
+    """None for what is left of a line whose beginning was dropped."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 @contextmanager
@@ -175,14 +186,3 @@ class View:
         elif self.rate:
             parts.append(f"{self.rate:,.0f} samples/s")
         return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A time as people read it, in the unit that suits it.
-
-    >>> duration(0.0123), duration(43.45), duration(5000), duration(36000)
-    ('0.0123 s', '43.5 s', '83.3 min', '10.0 h')
-    """
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.1f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

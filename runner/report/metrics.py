@@ -94,6 +94,17 @@ def bytes_written(count: float) -> str:
     return f"{count:.3g} {units[0]}"
 
 
+def duration(seconds: float) -> str:
+    """A time as people read it, in the unit that suits it.
+
+    >>> duration(0.0123), duration(43.45), duration(5000), duration(36000)
+    ('0.0123 s', '43.5 s', '83.3 min', '10.0 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
 def _places(value: float) -> int:
     """Decimal places that leave three significant digits."""
     return max(0, 2 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 2

@@ -35,6 +35,8 @@ def run_list(runs: Sequence[Run]) -> Table:
     if len(clocks) > 1:
         settings.append("clock")
     settings += [key for key in frames.OF_VIRTUAL_RUNS if len({run.values.get(key) for run in shown} - {None}) > 1]
+    if len({run.values.get("settings") for run in shown if run.summary is not None}) > 1:
+        settings.append("settings")
     top1 = frames.shown_top1(run.values for run in shown)
     if top1 == "top1":
         settings.append("evaluated_model")

@@ -79,7 +79,13 @@ class Member(ABC):
         """All that this worker is between two steps, as tensors and plain containers."""
         counters = {name: getattr(self, name) for name in self.counters}
         optimizer = None if self.optimizer is None else self.optimizer.state_dict()
-        return {"state": encode(self.state), "counters": counters, "optimizer": optimizer, "buffers": self.buffers()}
+        return {
+            "state": encode(self.state),
+            "counters": counters,
+            "optimizer": optimizer,
+            "buffers": self.buffers(),
+            "split": self.split.state(),
+        }
 
     def load(self, saved: Saved) -> None:
         """Take up from there; before the algorithm runs."""
@@ -89,6 +95,7 @@ class Member(ABC):
         if self.optimizer is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
         self.set_buffers(saved["buffers"])
+        self.split.load(saved["split"])
 
     @abstractmethod
     def buffers(self) -> list[dict[str, torch.Tensor]]:

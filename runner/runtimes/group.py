@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from runner.config import Config
+from runner.config import Config, on_slurm
 
 SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
@@ -21,7 +21,7 @@ def process_group(config: Config) -> Iterator[None]:
     """Join this process, whose place torch's elastic launch has put into the environment, to those of its run."""
     backend = "gloo" if config["backend"] == "gloo" else "cpu:gloo,cuda:nccl"
     # gloo otherwise asks the resolver for this host's name, which hangs where it has none.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(config["launcher"].get("rendezvous")))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface(_meeting_place(config)))
     timeout = timedelta(seconds=config["launcher"]["timeout_s"])
     # Without `device_id`: with it torch splits NCCL's communicator for each subgroup, and all ranks must take part.
     dist.init_process_group(backend, timeout=timeout)
@@ -29,7 +29,15 @@ def process_group(config: Config) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def _interface(rendezvous: str | None) -> str:
+def _meeting_place(config: Config) -> str | None:
+    """Where all machines of the run reach the first one, host:port; None where there is but one machine."""
+    if on_slurm(config):
+        return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    rendezvous: str | None = config["launcher"].get("rendezvous")
+    return rendezvous
+
+
+def interface(rendezvous: str | None) -> str:
     """The network interface from which this machine reaches the rendezvous (host:port); without one, loopback."""
     if rendezvous is None:
         return "lo"

@@ -79,8 +79,14 @@ class SharedClaims:
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.before = 0  # taken before this process began
         self._store, self._key = dist.distributed_c10d._get_default_store(), f"claims of run {next(self._made)}"
 
     def take(self) -> int | None:
-        number = self._store.add(self._key, 1) - 1
+        number = self.before + self._store.add(self._key, 1) - 1
         return number if number < self.total else None
+
+    @property
+    def taken(self) -> int:
+        """By all processes together."""
+        return min(self.total, self.before + int(self._store.add(self._key, 0)))

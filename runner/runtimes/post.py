@@ -23,6 +23,7 @@ from algorithms.worker import Payload
 from runner.runtimes.driver import Request, Turn
 
 if TYPE_CHECKING:
+    from runner.runtimes.cut import Cut
     from runner.runtimes.processes import ProcessWorker
 
 HEADER = 16
@@ -31,8 +32,8 @@ HEADER = 16
 FIRST_TAG = 1 << 30
 """Of these messages; those of exchanges are below."""
 
-LEAVING, LEFT = 0, -1
-"""In place of a channel: a worker leaves; the answer of the next one."""
+LEAVING, LEFT, HOLD = 0, -1, -2
+"""In place of a channel: a worker leaves; the answer of the next one; all are to stand still."""
 
 
 class Letter(NamedTuple):
@@ -77,6 +78,10 @@ class Post:
         self.turn = Turn()
         self.beside: list[threading.Thread] = []
         self.has_left = False
+        self.cut: Cut | None = None  # set by whoever wants checkpoints
+        self.sent = self.arrived = 0  # messages of algorithms
+        self.waiting = 0  # loops over messages that wait for one
+        self.looped: set[int] = set()  # their channels
         # What is sent must be waited for too, if only to let go of it.
         self.sending = ThreadPoolExecutor(1, thread_name_prefix="sending")
         self.taking_in = threading.Thread(target=self._watched, args=(self._take_in,), name="taking in", daemon=True)
@@ -102,7 +107,21 @@ class Post:
             dist.isend(part, process, self.group, FIRST_TAG + place) for place, part in enumerate([header, *vectors])
         ]
         self.sending.submit(lambda: [work.wait() for work in works if work is not None])
+        with self.changed:
+            self.sent += channel > 0
         return sum(vector.nbytes for vector in vectors) + 8 * len(scalars)
+
+    def call_hold(self) -> None:
+        """Let all processes hold their workers: see `runner.runtimes.cut`."""
+        for member in self.others:
+            self._send(member, HOLD)
+        self._hold()
+
+    def _hold(self) -> None:
+        assert self.cut is not None, "a process that can be held has its part in a cut"
+        self.cut.begin()
+        with self.changed:
+            self.changed.notify_all()
 
     # -- taking in -------------------------------------------------------------------------------------------------
 
@@ -128,6 +147,9 @@ class Post:
                     self.leavers -= 1
                     self.changed.notify_all()
                 continue
+            if channel == HOLD:
+                self._hold()
+                continue
             lengths, scalars = rest[: int(parts)], iter(rest[int(parts) :])
             vectors = [torch.empty(int(length), dtype=self.dtype) for length in lengths if length >= 0]
             for place, vector in enumerate(vectors, start=1):
@@ -137,6 +159,7 @@ class Post:
             with self.changed:
                 letters = self.come.setdefault(int(channel), deque())
                 letters.append(Letter(self.member_of(process), int(draw), tuple(payload)))
+                self.arrived += 1
                 self.changed.notify_all()
 
     def _when(self, ready: Callable[[], bool], timeout_s: float | None = None) -> bool:
@@ -170,9 +193,19 @@ class Post:
     def next_of(self, channel: int) -> Letter | None:
         """The next message of anybody, waited for; None when nothing can come any more."""
         with self.changed:
+            self.looped.add(channel)
+            self.waiting += 1
             self._when(lambda: bool(self.come.get(channel)) or self.leavers == 0)
+            self.waiting -= 1
             letters = self.come.get(channel)
             return letters.popleft() if letters else None
+
+    def census(self) -> tuple[int, int, int]:
+        """(messages sent, messages that have come, loops over messages that are not waiting for one)."""
+        loops = len(self.beside) + self.worker.is_server
+        with self.changed:
+            unread = sum(len(self.come.get(channel, ())) for channel in self.looped)
+            return self.sent, self.arrived, loops - self.waiting + unread
 
     # -- parting ---------------------------------------------------------------------------------------------------
 
@@ -187,8 +220,13 @@ class Post:
             self.has_left = True
             for member in self.others if not self.worker.is_server else ():
                 self._send(member, LEAVING)
-        with self.changed:
-            self._when(lambda: self.leavers == 0)
+        while True:
+            with self.changed:
+                self._when(lambda: self.leavers == 0 or (self.cut is not None and self.cut.asked))
+                if self.leavers == 0:
+                    break
+            assert self.cut is not None
+            self.cut.stand()
         for thread in (self.taking_in, *self.beside):
             thread.join()
         if self.failure is not None:

@@ -38,6 +38,9 @@ OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _ddp_settings else "broadcast_buffers": False
 }
 
+HOLD = -2
+"""In place of the number of a mini-batch."""
+
 MOST_UNSENT = 4
 """Exchanges whose sending may lag behind: a worker that far ahead of a receiver waits for it."""
 
@@ -111,7 +114,10 @@ class ProcessWorker(Member):
         # Torch's reducer sums its first gradients in another order than all later ones. Whoever goes on from here
         # has a new one; so has this run.
         self._reducer = None
-        return super().save()
+        waited_s = self.split.wait_s
+        saved = super().save()  # which waits for what is under way, while the clock stands still
+        saved["split"]["wait_s"] = self.split.wait_s = waited_s
+        return saved
 
     def buffers(self) -> list[dict[str, Tensor]]:
         return [{name: buffer.clone() for name, buffer in self.problem.buffers().items()}]
@@ -277,24 +283,35 @@ class ProcessWorker(Member):
         if x is not None:
             dist.broadcast(x.to("cpu", copy=True), source, group=inside)
 
-    def follow(self) -> Iterator[None]:
-        """Compute gradients for the first process of this worker until it has no more."""
+    def follow(self) -> Iterator[bool]:
+        """Compute gradients for the first process of this worker until it has no more.
+
+        Yields whether all workers are held now, instead of having computed one.
+        """
         inside, source = self.mesh.inside, self.mesh.process_of(self.rank)
         number = torch.zeros(1, dtype=torch.int64)
         x = self.problem.initial().to("cpu")
         while True:
             dist.broadcast(number, source, group=inside)
+            if number == HOLD:
+                yield True
+                continue
             if number < 0:
                 return
             dist.broadcast(x, source, group=inside)
             self.draw = int(number) // (self.size if self.claims is not None else 1) + 1
             self.optimizer.go_to(self.draw - 1)  # for the record
             self._gradient_of(x.to(self.problem.device), int(number), None)
-            yield
+            yield False
 
     def release_followers(self) -> None:
         if self.leads and self.mesh.lane == 0:
             self._tell_followers(None)
+
+    def hold_followers(self) -> None:
+        """Let them know that all workers are held now: see `runner.runtimes.cut`."""
+        if self.leads and self.mesh.lane == 0:
+            self._tell_followers(None, HOLD)
 
     def close(self) -> None:
         if self.post is not None:

@@ -56,10 +56,14 @@ def test_imports_point_down_only(folder):
 
 
 def test_commands_and_reports_load_no_torch():
+    def found(part: str) -> list[Path]:
+        return sorted((ROOT / "runner" / part).glob("[a-z]*.py"))
+
     modules = [
         *("runner.main", "runner.experiments", "runner.config", "runner.identity", "runner.results", "runner.build"),
         *("runner.complaints", "runner.graphs", "runner.schedules", "runner.launch", "runner.launchers.local"),
-        *(f"runner.report.{path.stem}" for path in sorted((ROOT / "runner/report").glob("[a-z]*.py"))),
+        *("runner.jobs", "runner.launchers.queue", "runner.launchers.verdict", "runner.launchers.failures"),
+        *(f"runner.{part}.{path.stem}" for part in ("report", "commands") for path in found(part)),
     ]
     code = (
         "import importlib, sys\n"

@@ -14,7 +14,7 @@ from runner.identity import VIRTUAL_GROUPS, content, flat, identity, ledger, set
 
 SGP = ("algorithm=sgp", "nodes=2")
 NO_MATTER = {
-    *("results_dir", "rerun", "record_every", "warmup_iterations", "tensorboard"),
+    *("results_dir", "rerun", "dry_run", "checkpoint_every", "record_every", "warmup_iterations", "tensorboard"),
     *("dataset.root", "dataset.download", "dataset.loader_processes"),
     *("launcher.timeout_s", "launcher.rendezvous", "launcher.node_rank", "launcher.threads"),
     "cluster.compute.trace",  # its content counts

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.launchers.progress import SILENCE_S, Silence, View, duration
+from runner.launchers.progress import SILENCE_S, Silence, View
+from runner.report.metrics import duration
 from runner.results import Row
 
 

@@ -1,0 +1,1 @@
+"""What `experiments` does beyond tables and figures: following runs, stopping them, running them again, and doctor."""

@@ -1,0 +1,115 @@
+"""What a task of a SLURM job does: find its place among the others, be one process of the run, and obey the scheduler.
+
+Its job may end before the run does. SLURM says so first, by a signal to all tasks: USR2, which the job asked for, when
+its time is nearly over, and TERM when it is preempted, requeued or cancelled. The run then makes a checkpoint and
+stops. After USR2 it has itself put back into the queue; after TERM that is for SLURM to do, or not.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import config as configs
+from runner.config import Config
+from runner.halting import HaltedError
+from runner.results import write_state
+
+UNTIL_KILLED_S = 900.0
+"""A job that is preempted with a period of grace must not end by itself, or SLURM takes it for complete."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Of a task among the processes of its run.
+
+    Args:
+        rank: training processes first, node by node; then the servers. None: it has nothing to do.
+        local_rank: on its node.
+    """
+
+    rank: int | None
+    local_rank: int
+
+
+def place(config: Config, node: int, local: int) -> Place:
+    """By SLURM_NODEID and SLURM_LOCALID.
+
+    A node has as many tasks as another; those of a server stand beside the training ones of node 0, or on a node of
+    their own after all others.
+    """
+    per_node, servers = int(config["gpus_per_node"]), configs.servers(config)
+    if node < config["nodes"] and local < per_node:
+        return Place(node * per_node + local, local)
+    server = local - per_node if config["server"]["placement"] == "beside_0" else local
+    at_home = node == (0 if config["server"]["placement"] == "beside_0" else config["nodes"])
+    return Place(configs.ranks(config) + server if at_home and 0 <= server < servers else None, local)
+
+
+class SlurmTask:
+    """What submitit calls in every task of a job.
+
+    Args:
+        folder: of the run, absolute.
+        path: where the launching process finds modules, a user's own algorithm among them.
+    """
+
+    def __init__(self, folder: str, path: Sequence[str] = ()) -> None:
+        self.folder, self.path = folder, list(path)
+
+    def __call__(self) -> None:
+        """One process of the run, from start to end, or to where the scheduler stops it."""
+        sys.path += [entry for entry in self.path if entry not in sys.path]
+        folder = Path(self.folder)
+        config = configs.load(folder)
+        here = place(config, int(os.environ["SLURM_NODEID"]), int(os.environ["SLURM_LOCALID"]))
+        if here.rank is None:
+            return
+        _join(config, here)
+        if here.rank == 0:
+            restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+            write_state(folder, "running", job=job_id(), nodes=os.environ["SLURM_JOB_NODELIST"], restarts=restarts)
+
+        from runner.process import main_rank
+
+        halted = main_rank(self.folder, (signal.SIGUSR2, signal.SIGTERM))
+        if halted is not None:
+            _give_way(folder, here.rank, halted, bool(config["launcher"]["requeue"]))
+        if here.rank == 0:
+            write_state(folder, "finished", job=job_id())
+
+
+def _give_way(folder: Path, rank: int, halted: HaltedError, requeue: bool) -> None:
+    """The checkpoint is there; leave. Threads that still wait for messages are not waited for."""
+    own_will = halted.signal == signal.SIGUSR2
+    if rank == 0 and own_will and not requeue:
+        write_state(folder, "interrupted", f"{halted}, and launcher.requeue=false", job=job_id())
+    elif rank == 0:
+        write_state(folder, "queued", f"{halted}; goes on when SLURM begins it again", job=job_id())
+    if rank == 0 and own_will and requeue:
+        subprocess.run(["scontrol", "requeue", job_id()], check=True, timeout=60)
+    if requeue or not own_will:  # SLURM ends all tasks when it takes the job back
+        time.sleep(UNTIL_KILLED_S)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def job_id() -> str:
+    """Of this job, `<array>_<cell>` for a cell of an array."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+
+def _join(config: Config, here: Place) -> None:
+    """Put this process's place where torch looks for it."""
+    from submitit.helpers import TorchDistributedEnvironment
+
+    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(here.rank), str(configs.processes(config))
+    os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = str(here.local_rank), str(config["gpus_per_node"])
