@@ -18,7 +18,7 @@ demo: $(INSTALLED)
 	@$(BIN)/experiments plot demo_virtual --x nodes
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

@@ -135,6 +135,9 @@ def from_composed(composed: DictConfig, choices: dict[str, str | None], override
     config: Config = {str(k): v for k, v in OmegaConf.to_container(composed, resolve=True).items()}  # type: ignore[union-attr]
     config["choices"] = {group: option for group, option in choices.items() if not group.startswith("hydra/")}
     config["typed"] = [override.lstrip("+").partition("=")[0] for override in overrides]  # the keys alone
+    for group, option in config["choices"].items():
+        if ".." in str(option).split("/"):  # the names of some are part of a run's folder
+            raise ConfigError(f"{group}={option}: must be below the folder {group}/ of conf or --config-dir")
     for key, least in AT_LEAST.items():
         value = select(config, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):

@@ -26,6 +26,12 @@ Set (key=value)
   server.shards=2 server.placement=own for methods with a parameter server; algorithm.budget=equal for asynchronous ones
   settings of a group by its name: algorithm.overlap=1  optimizer.lr=0.1  schedule.warmup_epochs=5
 
+A SLURM cluster (launcher=slurm, the default where sbatch is found): submits, and returns
+  launcher.partition=gpu  launcher.time=12:00:00  launcher.account=mine  launcher.mem=64G
+  -m ... launcher.array_parallelism=8     a job array per shape of resources
+  dry_run=true            print the script and what sbatch says of it (all launchers: print, write nothing)
+  DISTSGD_CONFIG_DIR=DIR  DISTSGD_LAUNCHER=mycluster      a site's options, DIR/launcher/mycluster.yaml; what auto is
+
 A virtual cluster (launcher=simulated): real gradients against a virtual clock, in one process
   cluster=10gbe           links and compute: cluster.inter.bandwidth=5e8  cluster.compute.slow='{3: 2.0}'
   cost=resnet50_v100      the time of another network than the one that is trained; cost.overlap_backward=false

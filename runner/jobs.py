@@ -105,7 +105,8 @@ def _write(folder: Path, job: results.Row, states: set[str] | None) -> None:
         status, reason = verdict(folder, log_folder(folder, job), job["job"], states, since)
     if halted and states is not None:  # it has left in order, whatever else its output says; who sent the signal?
         known = status == "interrupted"
-        status, reason = "interrupted", f"{reason if known else 'job is over'}; {state['reason']}"
+        said = state["reason"].partition(";")[0]
+        status, reason = "interrupted", f"{reason if known else 'its job is over'}; {said}"
     more = {key: value for key, value in state.items() if key not in ("status", "reason", "updated")}
     results.write_state(folder, status, reason, **more)
 

@@ -50,7 +50,8 @@ def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
             else:
                 _run(config, overrides, heading, console)
         except InterruptedRunError as error:
-            _say(console, f"{heading}: {error}; the same command runs it again")
+            does = "goes on from there" if checkpoints.newest(results.run_folder(config)) else "runs it again"
+            _say(console, f"{heading}: {error}; the same command {does}")
             return 128 + error.number
         except RunFailedError as error:
             _say(console, f"{heading}: failed  {results.run_folder(config)}", style="red")

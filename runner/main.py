@@ -62,7 +62,7 @@ def _main(arguments: list[str]) -> int:
     for line in announcements([config for config, _ in cells]):
         console.print(line, soft_wrap=True, markup=False)
     signal.signal(signal.SIGINT, on_interrupt)
-    return dry_run(cells, console) if cells[0][0]["dry_run"] else run_all(cells, console)
+    return dry_run(cells, console) if any(config["dry_run"] for config, _ in cells) else run_all(cells, console)
 
 
 def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:

@@ -52,8 +52,8 @@ class Cells(Launcher):
             parsed = parser.parse_overrides(list(overrides))
             plain = [each for each in parsed if self._is_plain(each)]
             rest = [each for each in parsed if each not in plain]
-            if not all(self._chooses(each) for each in rest):  # then the order in which they are applied may count
-                plain, rest = [], parsed
+            if any(_overlap(one, another) for one in plain for another in rest if not self._chooses(another)):
+                plain, rest = [], parsed  # their order counts
             key = tuple(each.input_line for each in rest)
             if key not in alike:
                 alike[key] = self._compose(list(overrides))
@@ -73,11 +73,17 @@ class Cells(Launcher):
 
     def _chooses(self, override: Override) -> bool:
         """Whether an override is the choice of a group's option."""
-        return bool(self.loader.repository.group_exists(override.key_or_group))
+        return isinstance(override.value(), str) and bool(self.loader.repository.group_exists(override.key_or_group))
 
     def _is_plain(self, override: Override) -> bool:
         """Whether an override sets a key to a value, whatever the key's value was."""
         if override.is_add() or override.is_force_add() or override.is_delete() or override.is_hydra_override():
             return False
         single = isinstance(override.value(), str | int | float | bool | list | None)
-        return single and override.package is None and not self._chooses(override)
+        return single and override.package is None and not self.loader.repository.group_exists(override.key_or_group)
+
+
+def _overlap(one: Override, another: Override) -> bool:
+    """Whether one of two overrides is of a key inside the other's, or of the same."""
+    a, b = f"{one.key_or_group}.", f"{another.key_or_group}."
+    return a.startswith(b) or b.startswith(a)

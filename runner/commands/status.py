@@ -60,7 +60,7 @@ def _row(run: Run, queue: Mapping[str, Job], apart: Sequence[str]) -> Row:
         "log": _log(run, job) if status in STOPPED else None,
         "folder": str(run.folder),
     }
-    if run.summary is None and (status != "queued" or row["restarts"]):
+    if run.summary is None:
         row |= _progress(run, values, status)
     return row
 
@@ -176,8 +176,8 @@ def table(rows: Sequence[Row], *, raw: bool = False) -> Table:
     ]
     shown = [for_people(row) for row in rows]
     empty = {"job", "where", "job_left", "restarts", "left", "top1"} - {key for row in shown for key in row if row[key]}
-    if len({row["group"] for row in rows}) == 1:
-        empty.add("group")
+    if len({row["group"] for row in rows}) == 1 or all(row["run"].startswith(f"{row['group']} ") for row in rows):
+        empty.add("group")  # it says nothing
     columns = [column for column in columns if column.key not in empty]
     cells = [[Cell(row[column.key]) for column in columns] for row in shown]
     return Table("", columns, cells, [*_reasons(rows), summary(row["status"] for row in rows)])

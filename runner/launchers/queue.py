@@ -1,4 +1,4 @@
-"""SLURM's own commands, asked as people would: squeue, sacct, scancel, scontrol.
+"""SLURM's own commands, asked as people would: squeue, sacct, scancel.
 
 Arguments are handed over as lists, never through a shell. Where SLURM does not answer in time, or says that it cannot,
 `QueueError` tells what it said: for whoever follows runs that is a warning, their records still stand.
@@ -92,15 +92,17 @@ def _expanded(job_id: str) -> list[str]:
 
 
 def history(ids: Iterable[str]) -> dict[str, set[str]]:
-    """The states in which sacct remembers these jobs and their steps; nothing where there is no accounting."""
+    """The states in which sacct remembers these jobs; nothing where there is no accounting."""
     remembered: dict[str, set[str]] = {}
     try:
         for named in _batches(list(ids)):
             command = ["sacct", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={','.join(named)}"]
             for line in _ask(command, PATIENCE_S / 2).splitlines():
-                job_id, _, state = line.partition("|")
-                if state:  # `CANCELLED by 1000`
-                    remembered.setdefault(job_id.partition(".")[0], set()).add(state.split()[0].rstrip("+"))
+                job_id, _, said = line.partition("|")
+                state = said.partition(" ")[0]  # `CANCELLED by 1000`
+                job_id, _, step = job_id.partition(".")
+                if state and (not step or state == "OUT_OF_MEMORY"):  # srun cancels the steps of what fails
+                    remembered.setdefault(job_id, set()).add(state)
     except QueueError:
         return {}
     return remembered
@@ -114,15 +116,6 @@ def cancel(ids: Sequence[str]) -> None:
     """
     for named in _batches(ids):
         _ask(["scancel", "--quiet", *named])
-
-
-def requeue(job_id: str) -> None:
-    """Put a running job back into the queue.
-
-    Raises:
-        QueueError: scontrol does not do it.
-    """
-    _ask(["scontrol", "requeue", job_id])
 
 
 def _batches(ids: Collection[str] | None) -> list[list[str]]:

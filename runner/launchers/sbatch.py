@@ -41,6 +41,9 @@ FOR_NOW = re.compile("configuration is not available|busy|DOWN|DRAINED|reserved"
 """What `sbatch --test-only` also says of nodes that are down, for which the job itself would wait."""
 
 
+UP = {"idle", "mix", "alloc", "comp"}
+
+
 class SubmissionError(Exception):
     """SLURM did not take a job; the message holds what sbatch said, and what to change."""
 
@@ -154,15 +157,15 @@ def _words(said: str) -> list[str]:
 def _partitions(names: str | None) -> dict[str, Partition]:
     """The partitions of that name, or the default one; nothing where sinfo does not say."""
     names = os.environ.get("SBATCH_PARTITION") or names
-    command = ["sinfo", "--noheader", "--format=%P|%l|%F", *([f"--partition={names}"] if names else [])]
+    command = ["sinfo", "--noheader", "--format=%P|%l|%D|%t", *([f"--partition={names}"] if names else [])]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return {}
-    found = {}
-    for line in done.stdout.splitlines():
-        fields = line.strip().split("|")
-        if len(fields) == 3 and (names or fields[0].endswith("*")):
-            _, _, other, total = (int(number) for number in fields[2].split("/"))  # allocated/idle/other/total
-            found[fields[0].rstrip("*")] = Partition(fields[1], total, other == 0)
+    found: dict[str, Partition] = {}
+    for line in done.stdout.splitlines():  # one for each state that nodes of a partition are in
+        name, limit, nodes, state = (line.strip().split("|") + [""] * 4)[:4]
+        if nodes.isdigit() and (names or name.endswith("*")):
+            before = found.get(name.rstrip("*"), Partition(limit, 0, True))
+            found[name.rstrip("*")] = Partition(limit, before.nodes + int(nodes), before.all_up and state in UP)
     return found

@@ -10,8 +10,10 @@ import json
 import re
 import secrets
 import shlex
+import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -154,26 +156,37 @@ def _submit(array: list[Cell], console: Console) -> bool:
         resources, launcher = _resources(mine, place), mine[0].config["launcher"]
         if launcher["snapshot"]:
             snapshot.take(place)
+        steps = []
         for cell in mine:
             # queued from now on: once the job is there, a rank may say that it is running
-            launch.open_folder(cell.folder, cell.config, cell.overrides, "queued", "submitted to SLURM")
+            last = launch.open_folder(cell.folder, cell.config, cell.overrides, "queued", "submitted to SLURM")
+            steps.append(f", goes on from step {last['step']}" if last else "")
             (cell.folder / "job.json").unlink(missing_ok=True)  # of an earlier attempt
         tasks = [SlurmTask(str(cell.folder.absolute()), sys.path) for cell in mine]
-        try:
-            ids = sbatch.submit(place, tasks, resources, launcher["python"])
-        except BaseException as error:
-            for cell in mine:
-                results.write_state(cell.folder, "failed", f"not submitted: {error}")
-            if not isinstance(error, sbatch.SubmissionError):  # Ctrl-C, or a mistake of ours
-                raise
-            for cell in mine:
-                _say(console, f"{cell.heading}: not submitted  {cell.folder}", style="red")
-            _say(console, str(error))
-            return False
-        for cell, job in zip(mine, ids, strict=True):
-            _remember(cell, job, place)
-            _say(console, f"{cell.heading}: submitted as job {job}  {cell.folder}")
+        with _uninterrupted():  # a job that SLURM has and we do not know of would run twice
+            try:
+                ids = sbatch.submit(place, tasks, resources, launcher["python"])
+            except sbatch.SubmissionError as error:
+                for cell in mine:
+                    results.write_state(cell.folder, "failed", f"not submitted: {error}")
+                    _say(console, f"{cell.heading}: not submitted  {cell.folder}", style="red")
+                _say(console, str(error))
+                return False
+            for cell, job in zip(mine, ids, strict=True):
+                _remember(cell, job, place)
+        for cell, job, step in zip(mine, ids, steps, strict=True):
+            _say(console, f"{cell.heading}: submitted as job {job}{step}  {cell.folder}")
     return True
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C has no effect meanwhile; it takes a second."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _is_mine(cell: Cell, held: ExitStack, console: Console) -> bool:

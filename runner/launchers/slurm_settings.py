@@ -28,8 +28,8 @@ TEXTS = (
     *("partition", "account", "qos", "constraint", "mem", "gres", "exclude", "nodelist", "dependency"),
     *("mail_type", "mail_user", "wckey", "comment"),
 )
-DECIDED = {"nodes", "ntasks", "ntasks_per_node", "array", "output", "error"}
-"""Options of sbatch that follow from the run."""
+DECIDED = {"nodes", "ntasks", "ntasks_per_node", "array", "output", "error", "signal"}
+"""Options of sbatch that follow from the run, or that its tasks rely on."""
 IN_THE_WAY = {"wait", "parsable", "quiet", "test_only"}
 """Options that change what sbatch prints or when it returns."""
 
@@ -62,7 +62,6 @@ class Settings:
     additional_parameters: dict[str, Any] | None = None
     array_parallelism: int = 256
     requeue: bool = True
-    signal: str = "USR2"
     signal_delay_s: int = 90
     setup: list[str] = field(default_factory=list)
     srun_args: list[str] = field(default_factory=list)
@@ -81,8 +80,6 @@ class Settings:
             raise ConfigError(
                 f"launcher.signal_delay_s={self.signal_delay_s}: must be less than launcher.time, {self.time} minutes"
             )
-        if self.signal not in ("USR1", "USR2"):
-            raise ConfigError(f"launcher.signal={self.signal}: must be one of USR1, USR2")
         if isinstance(self.exclusive, str):
             _one_line("exclusive", self.exclusive)
         if self.python is not None:
@@ -182,10 +179,8 @@ def parameters(config: Config) -> dict[str, Any]:
         gpus = {"gres": launcher["gres"]} if launcher["gres"] else {"gpus_per_node": config["gpus_per_node"]}
     more = {key.replace("-", "_"): value for key, value in launcher["additional_parameters"].items()}
     more = {key: value for key, value in more.items() if value is not None and value is not False}
-    if launcher["signal"] != "USR2":  # submitit's own
-        more.setdefault("signal", f"{launcher['signal']}@{launcher['signal_delay_s']}")
     return {
-        **{key: launcher[key] for key in (*TEXTS, "time", "signal_delay_s", "array_parallelism") if key != "gres"},
+        **{key: launcher[key] for key in (*TEXTS, "time", "array_parallelism") if key != "gres"},
         **gpus,
         "nodes": nodes,
         "ntasks_per_node": tasks,
@@ -194,7 +189,11 @@ def parameters(config: Config) -> dict[str, Any]:
         "setup": launcher["setup"],
         # Since SLURM 22.05 srun does not take --cpus-per-task from sbatch. Tasks without a part end before the others.
         "srun_args": [f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1", "--wait=0", *launcher["srun_args"]],
-        "additional_parameters": {("requeue" if launcher["requeue"] else "no_requeue"): True, **more},
+        "additional_parameters": {
+            "signal": f"USR2@{launcher['signal_delay_s']}",  # whatever signal submitit's environment variable names
+            "requeue" if launcher["requeue"] else "no_requeue": True,
+            **more,
+        },
     }
 
 

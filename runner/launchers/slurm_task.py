@@ -15,11 +15,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner import config as configs
 from runner.config import Config
-from runner.halting import HaltedError
-from runner.results import write_state
+from runner.results import Row, read_json, write_state
+
+if TYPE_CHECKING:  # it loads torch, and who only asks for a place has no need of that
+    from runner.halting import HaltedError
 
 UNTIL_KILLED_S = 900.0
 """A job that is preempted with a period of grace must not end by itself, or SLURM takes it for complete."""
@@ -73,8 +76,7 @@ class SlurmTask:
             return
         _join(config, here)
         if here.rank == 0:
-            restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-            write_state(folder, "running", job=job_id(), nodes=os.environ["SLURM_JOB_NODELIST"], restarts=restarts)
+            write_state(folder, "running", **_about())
 
         from runner.process import main_rank
 
@@ -82,22 +84,28 @@ class SlurmTask:
         if halted is not None:
             _give_way(folder, here.rank, halted, bool(config["launcher"]["requeue"]))
         if here.rank == 0:
-            write_state(folder, "finished", job=job_id())
+            write_state(folder, "finished", **_about())
 
 
 def _give_way(folder: Path, rank: int, halted: HaltedError, requeue: bool) -> None:
     """The checkpoint is there; leave. Threads that still wait for messages are not waited for."""
     own_will = halted.signal == signal.SIGUSR2
     if rank == 0 and own_will and not requeue:
-        write_state(folder, "interrupted", f"{halted}, and launcher.requeue=false", job=job_id())
-    elif rank == 0:
-        write_state(folder, "queued", f"{halted}; goes on when SLURM begins it again", job=job_id())
+        write_state(folder, "interrupted", f"{halted}, and launcher.requeue=false", **_about())
+    elif rank == 0 and (read_json(folder / "state.json") or {}).get("status") == "running":  # or who cancels has said so
+        write_state(folder, "queued", f"{halted}; goes on when SLURM begins it again", **_about())
     if rank == 0 and own_will and requeue:
         subprocess.run(["scontrol", "requeue", job_id()], check=True, timeout=60)
     if requeue or not own_will:  # SLURM ends all tasks when it takes the job back
         time.sleep(UNTIL_KILLED_S)
     sys.stdout.flush()
     os._exit(1)
+
+
+def _about() -> Row:
+    """What the run's state says of its job."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return {"job": job_id(), "nodes": os.environ["SLURM_JOB_NODELIST"], "restarts": restarts}
 
 
 def job_id() -> str:

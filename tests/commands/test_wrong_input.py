@@ -19,6 +19,7 @@ NAMES = {
     "schedule=cosin": ["schedule=cosin", "did you mean cosine?"],
     "sampling=skewed": ["sampling=skewed", "label_skew"],
     "launcher=locale": ["launcher=locale", "did you mean local?", "auto"],
+    "algorithm=../algorithm/sgp": ["algorithm=../algorithm/sgp", "below the folder algorithm/"],
     "experiment=dmeo": ["experiment=dmeo", "did you mean demo?"],
     "nodez=4": ["nodez", "did you mean nodes"],
     "+nodez=4": ["nodez", "no such key", "did you mean nodes"],

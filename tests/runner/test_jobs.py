@@ -115,6 +115,25 @@ def test_squeue_is_parsed_with_its_waiting_arrays() -> None:
     assert queue.parse("slurm is being upgraded\n") == {}
 
 
+def test_sacct_is_asked_once_and_need_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        "7_1|FAILED",
+        "7_1.batch|FAILED",
+        "7_1.0|OUT_OF_MEMORY",
+        "8|CANCELLED by 1000",
+        "6|FAILED",
+        "6.0|CANCELLED",
+    ]
+    command = tmp_path / "sacct"
+    command.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = {"7_1": {"FAILED", "OUT_OF_MEMORY"}, "8": {"CANCELLED"}, "6": {"FAILED"}}
+    assert queue.history(["7_1", "8", "6"]) == found
+    command.write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
+    assert queue.history(["7_1"]) == {}
+
+
 @pytest.mark.parametrize(
     ("text", "states", "status", "reason"),
     [
@@ -222,7 +241,7 @@ def test_settling_writes_the_state_of_what_is_over_only(tmp_path: Path, slurm: d
 def test_who_sent_the_signal_is_found_out_once(tmp_path: Path, slurm: dict[str, queue.Job]) -> None:
     folder = submitted(tmp_path)
     say(tmp_path, BEGINS + TIME_LIMIT)
-    results.write_state(folder, "interrupted", "stopped at step 7, after SIGTERM")
+    results.write_state(folder, "queued", "stopped at step 7, after SIGTERM; goes on when SLURM begins it again")
     for _ in range(2):
         jobs.settle([folder])
         state = results.read_json(folder / "state.json")

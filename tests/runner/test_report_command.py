@@ -50,6 +50,17 @@ def test_list(results: Path) -> None:
     assert [row["identity"] for row in json.loads(failed.stdout)["rows"]] == ["failed"]
 
 
+def test_list_says_what_tells_runs_apart(tmp_path: Path) -> None:
+    for identity, settings in (("aa", "model.hidden=[16]"), ("bb", "failures.plan=[{worker:3,dies_at_s:5}]")):
+        write_run(tmp_path, identity=identity, settings=settings)
+    write_run(tmp_path, identity="cc", status="running")
+    listed = experiments("list", "--format", "json", "--results-dir", tmp_path)
+    rows = {row["identity"]: row["settings"] for row in json.loads(listed.stdout)["rows"]}
+    assert rows == {"aa": "model.hidden=[16]", "bb": "failures.plan=[{worker:3,dies_at_s:5}]", "cc": None}
+    same = experiments("list", "--where", "identity=aa", "--format", "json", "--results-dir", tmp_path)
+    assert "settings" not in json.loads(same.stdout)["rows"][0]
+
+
 def test_table(results: Path) -> None:
     result = experiments("table", "--results-dir", results)
     assert result.exit_code == 0

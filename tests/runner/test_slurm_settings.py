@@ -68,7 +68,6 @@ REFUSED = {
     "launcher.cpus_per_task=0": r"launcher\.cpus_per_task=0: .*1 or more",
     "launcher.gpus_per_node=many": r"launcher\.gpus_per_node='many': must be a whole number",
     "launcher.array_parallelism=0": r"launcher\.array_parallelism=0: .*1 or more",
-    "launcher.signal=KILL": r"launcher\.signal=KILL: .*USR1, USR2",
     "launcher.signal_delay_s=-1": r"launcher\.signal_delay_s=-1: .*0 or more",
     "launcher.time=1": r"launcher\.signal_delay_s=90: must be less than launcher\.time, 1 minutes",
     "launcher.requeue=perhaps": r"launcher\.requeue='perhaps': must be true or false",
@@ -77,6 +76,7 @@ REFUSED = {
     "launcher.additional_parameters=3": r"launcher\.additional_parameters=3: .*nice: 100",
     "+launcher.additional_parameters.array=0-3": r"additional_parameters\.array: is decided by the launcher",
     "+launcher.additional_parameters.ntasks-per-node=3": r"additional_parameters\.ntasks-per-node: is decided",
+    "+launcher.additional_parameters.signal=USR1": r"additional_parameters\.signal: is decided by the launcher",
     "+launcher.additional_parameters.wait=true": r"additional_parameters\.wait: is decided by the launcher",
     "+launcher.additional_parameters={Nice: 1}": r"additional_parameters\.Nice: must be a long option",
     "+launcher.additional_parameters={nice: [1]}": r"additional_parameters\.nice=\[1\]: must be text, a number",
@@ -175,7 +175,6 @@ ARRIVES = {  # what is typed -> the options that it becomes
     "launcher.wckey=w": {"wckey": "w"},
     "launcher.comment='a b'": {"comment": "a b"},
     "launcher.requeue=false": {"no-requeue": "", "requeue": None},
-    "launcher.signal=USR1": {"signal": "USR1@90"},
     "launcher.signal_delay_s=30": {"signal": "USR2@30"},
     "launcher.additional_parameters={nice: 100, hold: true, spread_job: null, reservation: r}": {
         "nice": "100",

@@ -69,9 +69,9 @@ def test_a_line_a_run_the_reasons_and_a_summary(results: Path) -> None:
     result = experiments("status")
     assert result.exit_code == 1  # one has failed
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["status", "experiment", "identity", "run", "epoch", "time", "left", "top-1", "(%)"]
+    assert lines[0].split() == ["status", "identity", "run", "epoch", "time", "left", "top-1", "(%)"]
     told = {line.split()[0]: line for line in lines[2:6]}
-    running = r"running +sgp +ab0000000002 +sgp 4 nodes seed 1 algorithm\.overlap=1 +2\.5/10 +30 s +90 s +–$"
+    running = r"running +ab0000000002 +sgp 4 nodes seed 1 algorithm\.overlap=1 +2\.5/10 +30 s +90 s +–$"
     assert re.match(running, told["running"])
     assert re.search(r"finished .* 10/10 .* 95\.00$", told["finished"])
     assert lines[7:] == [

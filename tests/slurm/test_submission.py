@@ -198,8 +198,21 @@ REFUSED = {
 }
 
 
+def all_nodes_up() -> list[str]:
+    """The names of all nodes, once none of them is down, as they are for a while after tests that end them."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        done = subprocess.run(["sinfo", "-h", "-N", "-o", "%N %t"], check=True, capture_output=True, text=True)
+        states = dict(line.split() for line in done.stdout.splitlines())
+        if set(states.values()) <= sbatch.UP:
+            return list(states)
+        assert time.monotonic() < deadline, states
+        time.sleep(0.5)
+
+
 @pytest.mark.parametrize("typed", REFUSED)
 def test_refused_before_anything_is_made(typed: str, here: Here, slurm: Path) -> None:
+    all_nodes_up()
     done = here(*ALONE, typed)
     assert done.status == 2
     assert "submitted" not in done.stdout
@@ -208,6 +221,20 @@ def test_refused_before_anything_is_made(typed: str, here: Here, slurm: Path) ->
     for fragment in REFUSED[typed]:
         assert fragment in done.stderr
     assert not [path for path in slurm.rglob("*") if path.is_file()]
+
+
+def test_nodes_that_are_down_for_now_are_waited_for(here: Here, slurm: Path) -> None:
+    """`sbatch --test-only` refuses such a job, sbatch does not."""
+    nodes = all_nodes_up()
+    drain = ["scontrol", "update", f"nodename={nodes[-1]}", "state=drain", "reason=test"]
+    if subprocess.run(drain, check=False, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to drain a node")
+    try:
+        done = here("gpus_per_node=1", f"nodes={len(nodes)}", HELD)
+    finally:
+        subprocess.run(["scontrol", "update", f"nodename={nodes[-1]}", "state=resume"], check=True)
+    assert done.status == 0, done.stderr
+    assert "submitted as job" in done.stdout
 
 
 def test_of_a_sweep_all_or_none_is_submitted(here: Here, slurm: Path) -> None:
