@@ -29,6 +29,7 @@ class State:
     w: float = 1.0
     k: int = 0
     in_flight: list[tuple[int, Handle[dict[int, Payload]]]] = field(default_factory=list)  # (step posted, exchange)
+    z: Vector | None = None  # x / w, once it has been asked for
 
 
 @dataclass
@@ -57,7 +58,7 @@ class SGP(Stepwise):
 
     async def step(self, worker: Worker, s: State) -> None:
         g = await worker.gradient(self.iterate(s))
-        s.x = worker.descend(s.x, g)
+        s.x, s.z = worker.descend(s.x, g), None
 
         P, i = worker.graph.at(s.k), worker.rank
         # One product per distinct weight: on a regular graph what is sent and what is kept are the same vector.
@@ -86,17 +87,21 @@ class SGP(Stepwise):
 
     async def settle(self, worker: Worker, s: State) -> bool:
         """The mass still under way belongs to the result."""
-        in_flight, s.in_flight = s.in_flight, []
+        in_flight, s.in_flight, s.z = s.in_flight, [], None
         for entry in in_flight:
             await self.add(worker, s, *entry)
         return bool(in_flight)
 
     def iterate(self, s: State) -> Vector:
         """The de-biased z."""
-        return s.x if self.biased or s.w == 1.0 else s.x / s.w
+        if self.biased or s.w == 1.0:
+            return s.x
+        if s.z is None:
+            s.z = s.x / s.w
+        return s.z
 
     def replace(self, s: State, x: Vector) -> None:
         self.move(s, x)
 
     def move(self, s: State, x: Vector) -> None:
-        s.x, s.w = x, 1.0
+        s.x, s.w, s.z = x, 1.0, None

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -173,6 +174,7 @@ def environment() -> results.Row:
     }
 
 
+@cache
 def _git(here: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)

@@ -92,7 +92,7 @@ def _give_way(folder: Path, rank: int, halted: HaltedError, requeue: bool) -> No
     own_will = halted.signal == signal.SIGUSR2
     if rank == 0 and own_will and not requeue:
         write_state(folder, "interrupted", f"{halted}, and launcher.requeue=false", **_about())
-    elif rank == 0 and (read_json(folder / "state.json") or {}).get("status") == "running":  # or who cancels has said so
+    elif rank == 0 and (read_json(folder / "state.json") or {}).get("status") == "running":  # not: cancelled
         write_state(folder, "queued", f"{halted}; goes on when SLURM begins it again", **_about())
     if rank == 0 and own_will and requeue:
         subprocess.run(["scontrol", "requeue", job_id()], check=True, timeout=60)
