@@ -64,7 +64,7 @@ class Epochs:
         return {"kept": {end: vars(there) for end, there in self.kept.items()}, "next_end": self.next_end}
 
     def load(self, saved: dict[str, Any]) -> None:
-        self.kept = {end: Kept(**there) for end, there in saved["kept"].items()}
+        self.kept = {end: Kept(**{**there, "x": there["x"].to("cpu")}) for end, there in saved["kept"].items()}
         self.next_end = saved["next_end"]
 
     def finish(self, x: Tensor) -> None:

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.launchers import RunFailedError
 from runner.results import Row, read_json, write_json
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 KEPT = 2
 """Complete ones. The newest may be on a disk that has not got it yet when a machine goes down."""
+
+
+def begin(folder: Path, step: int) -> None:
+    """Before any process writes its part, by one of them: what is there of that step counts no more."""
+    (_place(folder, step) / "complete.json").unlink(missing_ok=True)
 
 
 def save(folder: Path, step: int, rank: int, content: dict[str, Any]) -> None:
@@ -49,8 +55,8 @@ def complete(folder: Path, step: int, **about: Any) -> None:
 
 def newest(folder: Path) -> Row | None:
     """What `complete` said of the newest complete checkpoint of a run's folder; None where there is none."""
-    there = _complete(folder)
-    return read_json(there[-1] / "complete.json") if there else None
+    found = (read_json(there / "complete.json") for there in reversed(_complete(folder)))
+    return next((about for about in found if about is not None), None)  # a file may be empty after a power failure
 
 
 def load(folder: Path, step: int, rank: int, device: torch.device) -> dict[str, Any]:
@@ -58,7 +64,13 @@ def load(folder: Path, step: int, rank: int, device: torch.device) -> dict[str, 
     import torch
 
     path = _place(folder, step) / f"rank-{rank:05d}.pt"
-    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, KeyError, EOFError) as error:  # what torch makes of a damaged file
+        raise RunFailedError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); remove {path.parent} to go on from the "
+            "checkpoint before, or begin again with rerun=true"
+        ) from error
     return content
 
 

@@ -138,6 +138,11 @@ def from_composed(composed: DictConfig, choices: dict[str, str | None], override
     for group, option in config["choices"].items():
         if ".." in str(option).split("/"):  # the names of some are part of a run's folder
             raise ConfigError(f"{group}={option}: must be below the folder {group}/ of conf or --config-dir")
+    if not isinstance(config["launcher"], dict) or "kind" not in config["launcher"]:
+        name = config["choices"].get("launcher")
+        raise ConfigError(
+            f"launcher={name}: has no kind; a file of your own begins with `defaults: [slurm]`, or [local]"
+        )
     for key, least in AT_LEAST.items():
         value = select(config, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):

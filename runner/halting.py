@@ -17,6 +17,8 @@ from typing import Any
 import torch.distributed as dist
 
 POLL_S = 0.2
+NOWHERE = 1 << 62
+"""A step that no run reaches."""
 
 
 class HaltedError(Exception):
@@ -99,26 +101,36 @@ class Halt:
         return draw == self.agreed
 
     def close(self) -> None:
-        """Training is over."""
+        """Training is over, for this process: it stops nowhere, and so does nobody."""
+        self._promise(lambda: NOWHERE)
         self._over.set()
         self._thread.join()
 
+    def _promise(self, step: Callable[[], int]) -> None:
+        with self.lock:  # so that no step ends in between
+            if self.promise is None:
+                self.promise = step()
+                self.store.set(f"halt promise {self.rank}", str(self.promise))
+
     def _watch(self) -> None:
+        try:
+            self._agree()
+        finally:  # also where the store is gone
+            self._known.set()
+
+    def _agree(self) -> None:
         while not self.signals.wait(POLL_S) and not self.store.check(["halt asked"]):
             if self._over.is_set():
                 return
         if self.signals.number is not None:
             self.store.set("halt asked", str(int(self.signals.number)))
-        with self.lock:
-            self.promise = self.draw() + 1
-        self.store.set(f"halt promise {self.rank}", str(self.promise))
+        self._promise(lambda: self.draw() + 1)
         names = [f"halt promise {rank}" for rank in range(self.size)]
         while not self.store.check(names):
             if self._over.wait(POLL_S / 10):
                 return
         self.agreed = max(int(self.store.get(name)) for name in names)
         self.number = int(self.store.get("halt asked"))
-        self._known.set()
 
 
 def default_store() -> Any:

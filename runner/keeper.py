@@ -13,7 +13,7 @@ from runner.config import Config
 from runner.evaluation import gather
 from runner.halting import SIGNALS, Halt, HaltedError, default_store
 from runner.recording import Journal, Recorder
-from runner.results import Row
+from runner.results import read_json, write_json
 from runner.runtimes.cut import Cut, settle
 from runner.runtimes.mesh import SharedClaims
 
@@ -41,22 +41,25 @@ class Keeper:
         self.saved: Saved | None = None
         last = self._last()
         if last is not None:
-            self.restarts = last["restarts"] + 1
-            self.saved = saved = checkpoints.load(folder, last["step"], parts.mesh.rank, parts.problem.device)
+            self.saved = saved = checkpoints.load(folder, last, parts.mesh.rank, parts.problem.device)
             self.x = saved["x"]
             parts.worker.load(saved["worker"])
             if isinstance(parts.worker.claims, SharedClaims):
                 parts.worker.claims.before = saved["claimed"]
         self.next_due = self._next(parts.worker.draw)
 
-    def _last(self) -> Row | None:
-        """The newest complete checkpoint as the first process finds it: others may look at another state of a disk."""
+    def _last(self) -> int | None:
+        """The step of the newest complete checkpoint as the first process finds it.
+
+        The others may look at another state of a disk that they share.
+        """
         store = default_store()
         if dist.get_rank() == 0:
+            self.restarts = count_attempt(self.folder) - 1
             last = checkpoints.newest(self.folder)
-            store.set("checkpoint", f"{last['step']} {last['restarts']}" if last else "")
-        step, _, restarts = store.get("checkpoint").decode().partition(" ")
-        return {"step": int(step), "restarts": int(restarts)} if step else None
+            store.set("checkpoint", str(last["step"]) if last else "")
+        step = store.get("checkpoint").decode()
+        return int(step) if step else None
 
     def _next(self, draw: int) -> int | None:
         return None if self.every is None else (draw // self.every + 1) * self.every
@@ -90,6 +93,9 @@ class Keeper:
         worker, recorder = self.parts.worker, self.recorder
         # Servers and workers that take mini-batches from one another are not all equally far.
         step = int(gather([worker.draw]).max())
+        if self.parts.mesh.rank == 0:
+            checkpoints.begin(self.folder, step)  # workers that are done keep the largest number as it is
+        dist.barrier()
         content = {
             "worker": worker.save(),
             "x": self.x,
@@ -105,6 +111,13 @@ class Keeper:
             checkpoints.complete(self.folder, step, restarts=self.restarts)
         dist.barrier()
         return step
+
+
+def count_attempt(folder: Path) -> int:
+    """How often the processes of this run have begun, this time included; by one of them."""
+    attempts: int = (read_json(folder / "attempts.json") or {"begun": 0})["begun"] + 1
+    write_json(folder / "attempts.json", {"begun": attempts})
+    return attempts
 
 
 class SynchronousKeeper(Keeper):
@@ -158,7 +171,7 @@ class AsynchronousKeeper(Keeper):
         worker, cut = self.parts.worker, self.cut
         assert worker.post is not None
         assert cut is not None
-        if worker.rank == 0 and (self._is_due() or SIGNALS.number is not None) and not cut.asked:
+        if worker.rank == 0 and not worker.post.has_left and not cut.asked and (self._is_due() or SIGNALS.number):
             worker.post.call_hold()
         if cut.asked and not worker.is_server:
             worker.post.turn.lock.release()

@@ -51,7 +51,8 @@ def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
             else:
                 _run(config, overrides, heading, console)
         except InterruptedRunError as error:
-            does = "goes on from there" if checkpoints.newest(results.run_folder(config)) else "runs it again"
+            last = checkpoints.newest(results.run_folder(config))
+            does = f"goes on from step {last['step']}" if last else "runs it again"
             _say(console, f"{heading}: {error}; the same command {does}")
             return 128 + error.number
         except RunFailedError as error:
@@ -155,7 +156,10 @@ def open_folder(
     (folder / "log").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(configs.freeze(config))
     (folder / "overrides.txt").write_text("".join(f"{override}\n" for override in overrides))
-    results.write_json(folder / "environment.json", environment())
+    told = folder / "environment.json"
+    if told.exists():  # of an earlier attempt, which goes on now
+        told.rename(folder / f"environment-{len(list(folder.glob('environment*.json')))}.json")
+    results.write_json(told, environment())
     results.write_state(folder, status, reason)
     return last
 

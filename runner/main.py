@@ -90,7 +90,10 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
     ConfigStore.instance().store(name="schema", node=Schema)
     sweeps.collect_in(composed)
     here = "slurm" if shutil.which("sbatch") else "local"
-    os.environ["RUN_EXPERIMENT_AUTO"] = os.environ.get("DISTSGD_LAUNCHER") or here
+    asked = os.environ.get("DISTSGD_LAUNCHER")
+    if asked in ("auto", "simulated"):
+        raise ConfigError(f"DISTSGD_LAUNCHER={asked}: must be slurm, local, or a launcher of your own; unset it")
+    os.environ["RUN_EXPERIMENT_AUTO"] = asked or here
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a user's own algorithm is found in the folder they stand in
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them

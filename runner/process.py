@@ -31,7 +31,7 @@ def main_rank(folder: str, stops: Sequence[int] = (signal.SIGUSR2,)) -> HaltedEr
     """One process of a run, from start to end. Its place is in the environment, as torch's elastic launch sets it.
 
     Args:
-        stops: signals after which the run makes a checkpoint and stops.
+        stops: signals after which the run makes a checkpoint and stops; none where they are watched for already.
 
     Returns:
         Where the run has stopped after a signal; None where it has come to its end.
@@ -44,7 +44,8 @@ def main_rank(folder: str, stops: Sequence[int] = (signal.SIGUSR2,)) -> HaltedEr
     report_file = run / "log" / f"rank-{rank:05d}.error.json"
     report_file.unlink(missing_ok=True)  # of an earlier attempt
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a rank at once, also inside torch
-    SIGNALS.watch(*stops)
+    if stops:
+        SIGNALS.watch(*stops)
     die_with_parent()
     keep_freed_memory()
     log = (run / "log" / f"rank-{rank:05d}.log").open("a", buffering=1)
@@ -82,6 +83,10 @@ def _device(config: Config) -> torch.device:
     torch.set_num_threads(config["threads_per_worker"])
     if config["device"] == "cpu":
         return torch.device("cpu")
+    if torch.cuda.device_count() == 0:
+        raise RunFailedError(
+            f"device=cuda: torch sees no GPU on {platform.node()}; ask for nodes that have some, or use device=cpu"
+        )
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device

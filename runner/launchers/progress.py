@@ -24,10 +24,14 @@ SILENCE_S = 10.0
 
 
 class Tail:
-    """The rows that have been added to a .jsonl file since the last look."""
+    """The rows that have been added to a .jsonl file since the last look.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
+    Args:
+        new_only: leave out those that are there already.
+    """
+
+    def __init__(self, path: Path, new_only: bool = False) -> None:
+        self.path, self.offset = path, path.stat().st_size if new_only and path.exists() else 0
 
     def new(self) -> list[Row]:
         try:
@@ -76,7 +80,9 @@ def shown(folder: Path, title: str, view: View, console: Console) -> Iterator[No
             console.print(f"{title}  {words}", highlight=False, markup=False, soft_wrap=True)
 
     def follow() -> None:
-        rows, evaluations = Tail(folder / "rank-00000.jsonl"), Tail(folder / "evaluations.jsonl")
+        # What an earlier attempt has written is old news, and part of it goes.
+        rows = Tail(folder / "rank-00000.jsonl", new_only=True)
+        evaluations = Tail(folder / "evaluations.jsonl", new_only=True)
         silence = Silence(time.monotonic())
         while True:
             last = done.wait(POLL_S)

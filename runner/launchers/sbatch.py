@@ -145,6 +145,8 @@ def explain(said: str, parameters: dict[str, Any]) -> str:
         setting = ", ".join(f"{each}={parameters[each]}" for each in OF_NODES if parameters.get(each) is not None)
     elif parameters.get(key) is not None:
         setting = f"launcher.{key}={parameters[key]}"
+    if not advice and setting == "launcher=slurm":
+        advice = "launcher=local and launcher=simulated do without SLURM"
     return f"{setting}: sbatch says: {words}{f'; {advice}' if advice else ''}"
 
 

@@ -12,7 +12,7 @@ import secrets
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,8 +61,8 @@ def submit(cells: list[tuple[Config, list[str]]], console: Console) -> int:
         ConfigError: SLURM would not take one of the jobs; none is submitted.
     """
     every = _cells(cells)
-    jobs.settle(cell.folder for cell in every)
-    arrays = _arrays([cell for cell in every if not _skipped(cell, console)])
+    ending = jobs.settle(cell.folder for cell in every)
+    arrays = _arrays([cell for cell in every if not _skipped(cell, console, ending)])
     for array in arrays:
         sbatch.check(*_request(array, _place(array)))
     failures = sum(not _submit(array, console) for array in arrays)
@@ -110,13 +110,19 @@ def _arrays(cells: list[Cell]) -> list[list[Cell]]:
     ]
 
 
-def _skipped(cell: Cell, console: Console) -> bool:
-    """Whether a cell need not be submitted, which is then said."""
+def _skipped(cell: Cell, console: Console, ending: Container[str] = ()) -> bool:
+    """Whether a cell need not be submitted, or not yet, which is then said.
+
+    Args:
+        ending: jobs that SLURM still has; one that was cancelled may be saving its state just now.
+    """
     status, job = results.status(cell.folder), jobs.of(cell.folder)
     if status == "finished" and not cell.config["rerun"]:
         why = "already finished, skipped (rerun=true runs it again)"
     elif status in jobs.UNSETTLED and job is not None:
         why = f"is {status} as job {job['job']}, skipped"
+    elif job is not None and job["job"] in ending:
+        why = f"job {job['job']} is still ending, skipped; type it again in a minute"
     else:
         return False
     _say(console, f"{cell.heading}: {why}  {cell.folder}")

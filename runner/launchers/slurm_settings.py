@@ -228,7 +228,8 @@ def _additional(options: Any) -> dict[str, Any]:
         key = f"additional_parameters.{option}"
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", str(option)):
             raise ConfigError(f"launcher.{key}: must be a long option of sbatch without its dashes, e.g. reservation")
-        if str(option).replace("-", "_") in DECIDED | IN_THE_WAY:
+        name = str(option).replace("-", "_")
+        if any(other.startswith(name) for other in DECIDED | IN_THE_WAY):  # sbatch takes the beginning of a name for it
             raise ConfigError(f"launcher.{key}: is decided by the launcher (nodes, results_dir, ...); leave it out")
         if value is not None and not isinstance(value, str | int | float):
             raise ConfigError(f"launcher.{key}={value!r}: must be text, a number, true for a bare option, or null")

@@ -68,8 +68,14 @@ class SlurmTask:
 
     def __call__(self) -> None:
         """One process of the run, from start to end, or to where the scheduler stops it."""
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # submitit's own handling would end the job
         sys.path += [entry for entry in self.path if entry not in sys.path]
         folder = Path(self.folder)
+        if (folder / "summary.json").exists():
+            return  # requeued after its end
+        from runner.halting import SIGNALS
+
+        SIGNALS.watch(signal.SIGUSR2, signal.SIGTERM)
         config = configs.load(folder)
         here = place(config, int(os.environ["SLURM_NODEID"]), int(os.environ["SLURM_LOCALID"]))
         if here.rank is None:
@@ -80,7 +86,7 @@ class SlurmTask:
 
         from runner.process import main_rank
 
-        halted = main_rank(self.folder, (signal.SIGUSR2, signal.SIGTERM))
+        halted = main_rank(self.folder, stops=())
         if halted is not None:
             _give_way(folder, here.rank, halted, bool(config["launcher"]["requeue"]))
         if here.rank == 0:
@@ -90,12 +96,13 @@ class SlurmTask:
 def _give_way(folder: Path, rank: int, halted: HaltedError, requeue: bool) -> None:
     """The checkpoint is there; leave. Threads that still wait for messages are not waited for."""
     own_will = halted.signal == signal.SIGUSR2
-    if rank == 0 and own_will and not requeue:
+    cancelled = (read_json(folder / "state.json") or {}).get("status") != "running"
+    if rank == 0 and own_will and not requeue and not cancelled:
         write_state(folder, "interrupted", f"{halted}, and launcher.requeue=false", **_about())
-    elif rank == 0 and (read_json(folder / "state.json") or {}).get("status") == "running":  # not: cancelled
+    elif rank == 0 and not cancelled:
         write_state(folder, "queued", f"{halted}; goes on when SLURM begins it again", **_about())
-    if rank == 0 and own_will and requeue:
-        subprocess.run(["scontrol", "requeue", job_id()], check=True, timeout=60)
+        if own_will:
+            subprocess.run(["scontrol", "requeue", job_id()], check=True, timeout=60)
     if requeue or not own_will:  # SLURM ends all tasks when it takes the job back
         time.sleep(UNTIL_KILLED_S)
     sys.stdout.flush()

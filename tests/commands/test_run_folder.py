@@ -33,6 +33,7 @@ SUMMARY_KEYS = {
     *("top1_mean_model", "top1_workers_mean", "top1_workers_std", "top1_centre", "loss_mean_model"),
     *("loss_workers_mean", "consensus_distance", "consensus_distance_max", "training_time_s", "epoch_time_s"),
     *("iteration_time_s", "compute_s", "wait_s", "data_s", "bytes_sent", "staleness", "staleness_mean"),
+    "restarts",
 }
 ROW_KEYS = {
     *("clock", "time_s", "worker", "step", "epoch", "samples", "loss", "lr", "compute_s", "wait_s", "data_s"),
@@ -73,6 +74,7 @@ def test_the_files(run: Path) -> None:
     ranks = range(2 * content(run / "summary.json")["gpus_per_node"])
     assert {path.name for path in run.iterdir()} == {
         *("config.yaml", "overrides.txt", "environment.json", "state.json", "summary.json", "evaluations.jsonl", "log"),
+        "attempts.json",
         *(f"rank-{rank:05d}.jsonl" for rank in ranks),
     }
     assert {path.name for path in (run / "log").iterdir()} == {f"rank-{rank:05d}.log" for rank in ranks}

@@ -155,6 +155,7 @@ class Watched:
             "gradients": self.gradients,
             "idle_gradients": self.idle_gradients,
             "last_yields": self.last_yields,
+            "centre": getattr(self.worker.state, "c", torch.empty(0)).clone(),  # its copy, where there is no server
         }
 
 
@@ -201,6 +202,8 @@ def simulated(config: Config) -> tuple[Simulation, list[dict[str, Any]]]:
 def evaluated(config: Config, told: list[dict[str, Any]]) -> Tensor:
     """The model whose accuracy would be shown: the mean of the workers' or the centre."""
     xs = [each["x"].double() for each in told]
+    if config["evaluated_model"] == "centre" and not servers(config):
+        return told[0]["centre"].double()
     if config["evaluated_model"] == "centre":
         return torch.cat(xs[workers(config) : workers(config) + servers(config)])
     return torch.stack(xs[: workers(config)]).mean(0)
