@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,9 +116,9 @@ class Keeper:
 
 
 def count_attempt(folder: Path) -> int:
-    """How often the processes of this run have begun, this time included; by one of them."""
+    """How often the processes of this run have begun, now included; by the first of them, which says who it is."""
     attempts: int = (read_json(folder / "attempts.json") or {"begun": 0})["begun"] + 1
-    write_json(folder / "attempts.json", {"begun": attempts})
+    write_json(folder / "attempts.json", {"begun": attempts, "host": platform.node(), "pid": os.getpid()})
     return attempts
 
 

@@ -87,7 +87,7 @@ def test_a_signal_to_one_process_stops_all_of_them_at_a_checkpoint(method: tuple
     typed = (*(setting for setting in RUN if not setting.startswith("checkpoint_every")), *method)
     process = start(*typed, cwd=tmp_path)
     until(lambda: runs(tmp_path) and (runs(tmp_path)[0] / "rank-00000.jsonl").exists(), "rank 0 trains")
-    os.kill(rank_0(process), signal.SIGUSR2)
+    os.kill(content(runs(tmp_path)[0] / "attempts.json")["pid"], signal.SIGUSR2)
     done = finish(process)
     run = the_run(tmp_path)
     step = reached(tmp_path)
@@ -102,9 +102,3 @@ def test_a_signal_to_one_process_stops_all_of_them_at_a_checkpoint(method: tuple
         whole.mkdir()
         type_in(*typed, cwd=whole)
         assert numbers(run) == numbers(the_run(whole))
-
-
-def rank_0(launcher: subprocess.Popen[str]) -> int:
-    """The process that writes the log of rank 0, of those that a command has started."""
-    [pid] = [pid for pid in session(launcher.pid) if Path(f"/proc/{pid}/fd/1").readlink().name == "rank-00000.log"]
-    return pid
