@@ -11,8 +11,8 @@ import torch
 
 from algorithms.topology import Graph
 from algorithms.worker import Group, Vector
-from runner.checkpoint import decode, encode
 from runner.clock import Split
+from runner.encoding import decode, encode
 from runner.optimizer import LocalOptimizer
 from runner.randomness import stream_seed
 from runner.runtimes.gradients import STAND_IN, StandIn
