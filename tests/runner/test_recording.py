@@ -61,7 +61,7 @@ def some(tmp_path_factory) -> Recorded:
 
 def test_files(every):
     assert every.names == {
-        *("config.yaml", "summary.json", "evaluations.jsonl", "rank-00000.jsonl", "rank-00001.jsonl"),
+        *("config.yaml", "summary.json", "evaluations.jsonl", "rank-00000.jsonl", "rank-00001.jsonl", "attempts.json"),
     }
 
 
