@@ -14,8 +14,8 @@ from pathlib import Path
 from runner import results
 from runner.launchers import queue
 from runner.launchers.verdict import verdict
+from runner.report.runs import ACTIVE
 
-UNSETTLED = ("queued", "running")
 AGAIN = "requeued by SLURM"
 HALTED = "stopped at step"  # how the reason of a run begins that a signal has stopped: see `runner.halting`
 SLACK_S = 5.0  # by which the clocks of nodes may differ; a requeued job waits for longer
@@ -33,7 +33,7 @@ def of(folder: Path) -> results.Row | None:
 
 def log_folder(folder: Path, job: results.Row) -> Path:
     """Submitit's folder, where the job's own output is."""
-    return _results_dir(folder) / str(job.get("log", ""))
+    return (results_dir(folder) or folder.absolute()) / str(job.get("log", ""))
 
 
 def errors(folder: Path, job: results.Row) -> Path:
@@ -70,14 +70,14 @@ def settle(folders: Iterable[Path], say: Callable[[str], None] = warn) -> dict[s
         if job_id in alive:
             if alive[job_id].waiting and status == "interrupted":
                 _settle(folder, job, None, say)
-        elif status in UNSETTLED or _halted(results.read_json(folder / "state.json")):
+        elif status in ACTIVE or _halted(results.read_json(folder / "state.json")):
             _settle(folder, job, {known[job_id].state} if job_id in known else remembered.get(job_id, set()), say)
     return alive
 
 
 def _open(folder: Path) -> results.Row | None:
     """The job of a run that may be in a queue."""
-    return of(folder) if results.status(folder) in (*UNSETTLED, "interrupted") else None
+    return of(folder) if results.status(folder) in (*ACTIVE, "interrupted") else None
 
 
 def _settle(folder: Path, job: results.Row, states: set[str] | None, say: Callable[[str], None]) -> None:
@@ -107,8 +107,7 @@ def _write(folder: Path, job: results.Row, states: set[str] | None) -> None:
         known = status == "interrupted"
         said = state["reason"].partition(";")[0]
         status, reason = "interrupted", f"{reason if known else 'its job is over'}; {said}"
-    more = {key: value for key, value in state.items() if key not in ("status", "reason", "updated")}
-    results.write_state(folder, status, reason, **more)
+    results.rewrite_state(folder, state, status, reason)
 
 
 def _since(state: results.Row) -> float:
@@ -118,7 +117,6 @@ def _since(state: results.Row) -> float:
         return 0.0
 
 
-def _results_dir(folder: Path) -> Path:
-    """The folder that holds runs/, of which a run lies anywhere below; that of the run where there is none."""
-    above = [parent.parent for parent in folder.absolute().parents if parent.name == "runs"]
-    return above[0] if above else folder.absolute()
+def results_dir(folder: Path) -> Path | None:
+    """The folder that holds runs/, of which a run lies anywhere below; None where there is none."""
+    return next((parent.parent for parent in folder.absolute().parents if parent.name == "runs"), None)

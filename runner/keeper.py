@@ -158,9 +158,7 @@ class AsynchronousKeeper(Keeper):
         post = self.parts.worker.post
         if post is not None:
             self.cut = post.cut = Cut(self.parts.worker, self._save)
-            dist.barrier()  # nobody calls before all can hear
-        else:
-            dist.barrier()
+        dist.barrier()  # nobody calls before all can hear
         return x
 
     def step(self, x: Tensor) -> None:

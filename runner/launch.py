@@ -53,11 +53,11 @@ def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
         except InterruptedRunError as error:
             last = checkpoints.newest(results.run_folder(config))
             does = f"goes on from step {last['step']}" if last else "runs it again"
-            _say(console, f"{heading}: {error}; the same command {does}")
+            say(console, f"{heading}: {error}; the same command {does}")
             return 128 + error.number
         except RunFailedError as error:
-            _say(console, f"{heading}: failed  {results.run_folder(config)}", style="red")
-            _say(console, str(error))
+            say(console, f"{heading}: failed  {results.run_folder(config)}", style="red")
+            say(console, str(error))
             exit_status = 1
     return exit_status
 
@@ -72,7 +72,7 @@ def dry_run(cells: list[tuple[Config, list[str]]], console: Console) -> int:
         folder, kind = results.run_folder(config), config["launcher"]["kind"]
         processes = 1 if configs.simulated(config) else configs.processes(config)
         what = f"# {title(config)}: launcher {kind}, {processes} process{'es' if processes > 1 else ''}"
-        _say(console, f"{what}, {results.status(folder) or 'new'}  {folder}\n{configs.freeze(config)}")
+        say(console, f"{what}, {results.status(folder) or 'new'}  {folder}\n{configs.freeze(config)}")
     jobs = [cell for cell in cells if configs.on_slurm(cell[0])]
     if not jobs:
         return 0
@@ -86,14 +86,14 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
     folder = results.run_folder(config)
     with results.lock(folder) as mine:
         if not mine:
-            _say(console, f"{heading}: is running in another process, skipped  {folder}")
+            say(console, f"{heading}: is running in another process, skipped  {folder}")
             return
         if results.status(folder) == "finished" and not config["rerun"]:
-            _say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
+            say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
             return
         last = open_folder(folder, config, overrides)
         if last is not None:
-            _say(console, f"{heading}: goes on from step {last['step']}  {folder}")
+            say(console, f"{heading}: goes on from step {last['step']}  {folder}")
         try:
             view = View(config["epochs"], config["evaluation"]["every"], config["evaluated_model"])
             with shown(folder, heading, view, console):
@@ -114,7 +114,7 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
             results.write_state(folder, "interrupted", f"{type(error).__name__}: {error}")
             raise
         results.write_state(folder, "finished")
-    _say(console, f"{heading}: {outcome(summary)}  {folder}")
+    say(console, f"{heading}: {outcome(summary)}  {folder}")
 
 
 def outcome(summary: results.Row) -> str:
@@ -130,13 +130,14 @@ def _help(config: Config, heading: str, console: Console) -> None:
     """This machine's part of a run whose folder belongs to the machine with node_rank 0."""
     folder = results.run_folder(config)
     if results.status(folder) == "finished" and not config["rerun"]:
-        _say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
+        say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
         return
     local.launch(folder, config)
-    _say(console, f"{heading}: node {config['launcher']['node_rank']} has done its part  {folder}")
+    say(console, f"{heading}: node {config['launcher']['node_rank']} has done its part  {folder}")
 
 
-def _say(console: Console, line: str, style: str | None = None) -> None:
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """A line as it stands: no markup, no wrapping."""
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 

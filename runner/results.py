@@ -64,6 +64,12 @@ def write_state(folder: Path, status: str, reason: str | None = None, **more: An
     write_json(folder / "state.json", {"status": status, "reason": reason, "updated": updated, **more})
 
 
+def rewrite_state(folder: Path, state: Row, status: str, reason: str | None) -> None:
+    """Another status and reason in place of those of `state`; what else that says (job, nodes, restarts) stays."""
+    more = {key: value for key, value in state.items() if key not in ("status", "reason", "updated")}
+    write_state(folder, status, reason, **more)
+
+
 def finite(value: float) -> float | None:
     """JSON has no NaN: a diverged run's loss is null."""
     return value if math.isfinite(value) else None

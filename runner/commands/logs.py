@@ -9,12 +9,10 @@ from collections import deque
 from pathlib import Path
 
 from runner.commands import status
-from runner.commands.options import say, settled
-from runner.report.runs import Run, read_run
+from runner.commands.options import ASK_SLURM_S, say, settled
+from runner.report.runs import ACTIVE, Run, read_run
 
 POLL_S = 0.3
-ASK_SLURM_S = 5.0
-ACTIVE = ("queued", "running")
 
 
 def path_of(run: Run, rank: int | None, *, submission: bool) -> Path:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from runner.launchers.queue import Job
 
 
+ASK_SLURM_S = 5.0
+"""Between two questions to SLURM by who follows a run."""
+
+
 class Format(StrEnum):
     """How a table is written."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.report.formats import Cell, Column, Table
 from runner.report.metrics import duration, top1_key
-from runner.report.runs import Run, natural_order
+from runner.report.runs import ACTIVE, Run, natural_order
 
 if TYPE_CHECKING:
     from runner.launchers.queue import Job
@@ -39,7 +39,7 @@ def _row(run: Run, queue: Mapping[str, Job], apart: Sequence[str]) -> Row:
     job = _job(run.folder) if run.submitted else {}
     known = queue.get(str(job.get("job")))
     status, epochs = run.status, values.get("epochs")
-    if status in ("queued", "running") and known is not None:  # between two lives its records lag behind
+    if status in ACTIVE and known is not None:  # between two lives its records lag behind
         status = "queued" if known.waiting else "running"
     row: Row = {
         "status": status,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.commands.options import say
-from runner.report.runs import Run, shorten
+from runner.report.runs import ACTIVE, Run, shorten
 
 if TYPE_CHECKING:
     from runner.launchers.queue import Job
@@ -24,7 +24,7 @@ def to_cancel(runs: Sequence[Run], queue: Mapping[str, Job]) -> dict[Path, str]:
     elsewhere: list[Path] = []
     unknown: list[Path] = []
     for run in runs:
-        if run.status not in ("queued", "running"):
+        if run.status not in ACTIVE:
             continue
         job = (jobs.of(run.folder) or {}).get("job")
         if job in queue:
@@ -54,10 +54,9 @@ def cancel(chosen: Mapping[Path, str]) -> list[str]:
             state = results.read_json(folder / "state.json") or {}
             if not held.enter_context(results.lock(folder)):
                 lines.append(f"{folder}: is being submitted just now, left alone; try again")
-            elif results.status(folder) in ("queued", "running"):
+            elif results.status(folder) in ACTIVE:
                 # First this, then scancel: a task that is told to stop sees that it must not requeue itself.
-                more = {key: value for key, value in state.items() if key not in ("status", "reason", "updated")}
-                results.write_state(folder, "interrupted", BY_THE_USER, **more)
+                results.rewrite_state(folder, state, "interrupted", BY_THE_USER)
                 before[folder] = state
                 lines.append(f"{folder}: job {job} cancelled")
         try:
@@ -97,4 +96,6 @@ def _results_dir(folder: Path, asked: Path) -> Path:
     """That of the run: the one asked for, unless the run was named by its folder elsewhere."""
     if (asked / "runs").resolve() in folder.resolve().parents:
         return asked
-    return next((parent.parent for parent in folder.absolute().parents if parent.name == "runs"), asked)
+    from runner import jobs
+
+    return jobs.results_dir(folder) or asked

@@ -9,15 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.commands import status
-from runner.commands.options import settled
-from runner.report.runs import Run, read_run
+from runner.commands.options import ASK_SLURM_S, settled
+from runner.report.runs import ACTIVE, Run, read_run
 
 if TYPE_CHECKING:
     from runner.launchers.queue import Job
 
-ACTIVE = ("queued", "running")
 POLL_S = 1.0
-ASK_SLURM_S = 5.0
 MOST_BARS = 8
 WIDE = 100  # characters of a terminal with room for bars
 TIMED_OUT = 124  # as timeout(1)

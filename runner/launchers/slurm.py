@@ -27,6 +27,7 @@ from runner.config import Config
 from runner.launchers import sbatch, snapshot
 from runner.launchers.slurm_settings import parameters
 from runner.launchers.slurm_task import SlurmTask
+from runner.report.runs import ACTIVE
 
 MOST_CELLS = 500
 """Of one array: SLURM's own limit (MaxArraySize) is 1,001 by default, and each cell's lock is an open file."""
@@ -67,7 +68,7 @@ def submit(cells: list[tuple[Config, list[str]]], console: Console) -> int:
         sbatch.check(*_request(array, _place(array)))
     failures = sum(not _submit(array, console) for array in arrays)
     if len(arrays) > failures:
-        _say(console, f"follow: experiments status, experiments logs {arrays[-1][-1].folder.name}")
+        launch.say(console, f"follow: experiments status, experiments logs {arrays[-1][-1].folder.name}")
     return 1 if failures else 0
 
 
@@ -80,12 +81,12 @@ def dry_run(cells: list[tuple[Config, list[str]]], console: Console) -> int:
     status = 0
     for array in _arrays(_cells(cells)):
         text, resources = _request(array, _place(array))
-        _say(console, f"\n# sbatch script of {', '.join(cell.heading for cell in array)}\n{text}")
+        launch.say(console, f"\n# sbatch script of {', '.join(cell.heading for cell in array)}\n{text}")
         if sbatch.available():
             try:
-                _say(console, f"# sbatch --test-only: {sbatch.check(text, resources)}")
+                launch.say(console, f"# sbatch --test-only: {sbatch.check(text, resources)}")
             except ConfigError as error:
-                _say(console, f"# {error}", style="red")
+                launch.say(console, f"# {error}", style="red")
                 status = 1
     return status
 
@@ -119,13 +120,13 @@ def _skipped(cell: Cell, console: Console, ending: Container[str] = ()) -> bool:
     status, job = results.status(cell.folder), jobs.of(cell.folder)
     if status == "finished" and not cell.config["rerun"]:
         why = "already finished, skipped (rerun=true runs it again)"
-    elif status in jobs.UNSETTLED and job is not None:
+    elif status in ACTIVE and job is not None:
         why = f"is {status} as job {job['job']}, skipped"
     elif job is not None and job["job"] in ending:
         why = f"job {job['job']} is still ending, skipped; type it again in a minute"
     else:
         return False
-    _say(console, f"{cell.heading}: {why}  {cell.folder}")
+    launch.say(console, f"{cell.heading}: {why}  {cell.folder}")
     return True
 
 
@@ -175,13 +176,13 @@ def _submit(array: list[Cell], console: Console) -> bool:
             except sbatch.SubmissionError as error:
                 for cell in mine:
                     results.write_state(cell.folder, "failed", f"not submitted: {error}")
-                    _say(console, f"{cell.heading}: not submitted  {cell.folder}", style="red")
-                _say(console, str(error))
+                    launch.say(console, f"{cell.heading}: not submitted  {cell.folder}", style="red")
+                launch.say(console, str(error))
                 return False
             for cell, job in zip(mine, ids, strict=True):
                 _remember(cell, job, place)
         for cell, job, step in zip(mine, ids, steps, strict=True):
-            _say(console, f"{cell.heading}: submitted as job {job}{step}  {cell.folder}")
+            launch.say(console, f"{cell.heading}: submitted as job {job}{step}  {cell.folder}")
     return True
 
 
@@ -198,7 +199,7 @@ def _uninterrupted() -> Iterator[None]:
 def _is_mine(cell: Cell, held: ExitStack, console: Console) -> bool:
     """Whether nobody else is submitting this cell, or has done so just now; its lock is then held."""
     if not held.enter_context(results.lock(cell.folder)):
-        _say(console, f"{cell.heading}: is being submitted by another process, skipped  {cell.folder}")
+        launch.say(console, f"{cell.heading}: is being submitted by another process, skipped  {cell.folder}")
         return False
     return not _skipped(cell, console)
 
@@ -213,7 +214,3 @@ def _remember(cell: Cell, job: str, place: Path) -> None:
         "script": str(log / f"{job.partition('_')[0]}_submission.sh"),
     }
     results.write_json(cell.folder / "job.json", record)
-
-
-def _say(console: Console, line: str, style: str | None = None) -> None:
-    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from runner.config import Config
 from runner.launchers import failures
 from runner.launchers.slurm_settings import shape
 from runner.launchers.slurm_task import place
+from runner.report.runs import parsed
 from runner.results import Row
 
 BEGINS = re.compile(r"^distsgd: job \S+ begins$", re.MULTILINE)
@@ -89,10 +90,9 @@ def _time(text: str) -> float:
 
 
 def _config(folder: Path) -> Config | None:
-    """The run's configuration as far as it can be read, by a loader that is quick."""
+    """The run's configuration; None where it cannot be read."""
     try:
-        with (folder / "config.yaml").open("rb") as file:
-            config = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = parsed((folder / "config.yaml").read_bytes())
     except (OSError, yaml.YAMLError):
         return None
     return config if isinstance(config, dict) else None

@@ -17,6 +17,7 @@ from runner.build import nearest
 from runner.report.metrics import top1_key
 
 STATUSES = ("queued", "running", "finished", "failed", "interrupted")
+ACTIVE = ("queued", "running")
 DESERTED = "its launcher was killed, or its machine went down; the same command runs it again"
 _RUN_FILES = {"config.yaml", "state.json", "summary.json"}
 _NEEDED = re.compile(
@@ -59,7 +60,7 @@ class Run:
     @property
     def unsettled(self) -> bool:
         """Whether its job may be over, or in the queue again, without its records saying so: see `runner.jobs`."""
-        return self.submitted and self.status in ("queued", "running", "interrupted")
+        return self.submitted and self.status in (*ACTIVE, "interrupted")
 
     @property
     def identity(self) -> str:
@@ -230,7 +231,7 @@ def _read_run(folder: Path, group: str, inside: Iterable[str]) -> Run:
     if problem is None and (not isinstance(status, str) or status == "finished"):
         problem = f"{folder}: state.json says {status!r}, but there is no summary.json"
     # A job needs no launcher any more.
-    if problem is None and status in ("queued", "running") and not submitted and _is_deserted(folder):
+    if problem is None and status in ACTIVE and not submitted and _is_deserted(folder):
         status, state = "interrupted", state | {"reason": DESERTED}
     return Run(folder, group, "corrupt" if problem else status, state, problem=problem, submitted=submitted)
 
@@ -268,7 +269,7 @@ def _wrong_in(summary: dict[str, Any], path: Path) -> str | None:
 
 
 @lru_cache(maxsize=1000)
-def _parsed(text: bytes) -> Any:
+def parsed(text: bytes) -> Any:
     """YAML. Most entries of a sweep's configurations are the same."""
     import yaml
 
@@ -286,9 +287,9 @@ def _from_config(path: Path) -> dict[str, Any]:
         text = path.read_bytes()
         entries = _NEEDED.findall(text)
         try:
-            config = {key: value for entry in entries for key, value in _parsed(entry).items()} or _parsed(text)
+            config = {key: value for entry in entries for key, value in parsed(entry).items()} or parsed(text)
         except (yaml.YAMLError, AttributeError):  # not as the runner writes it
-            config = _parsed(text)
+            config = parsed(text)
     except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return {}
     if not isinstance(config, dict):
