@@ -13,6 +13,7 @@ import multiprocessing
 import signal
 from multiprocessing import forkserver
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from runner.config import Config, processes, simulated
@@ -55,7 +56,8 @@ def launch(folder: Path, config: Config) -> None:
     try:
         if config["launcher"].get("rendezvous"):
             meet(folder, config)
-        elastic_launch(_launch_config(folder, config), main_rank)(str(folder.resolve()))
+        with TemporaryDirectory(prefix="distsgd-") as scratch:  # elastic launch keeps empty files of each rank there
+            elastic_launch(_launch_config(folder, config, scratch), main_rank)(str(folder.resolve()))
     except ChildFailedError as error:
         if any(failure.exitcode == -signal.SIGINT for failure in error.failures.values()):
             raise InterruptedRunError(signal.SIGINT) from error
@@ -79,13 +81,15 @@ def _stop(number: int, _: object) -> None:
     raise SignalException("stopped", signal.Signals(number))
 
 
-def _launch_config(folder: Path, config: Config) -> Any:
+def _launch_config(folder: Path, config: Config, scratch: str) -> Any:
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
 
     launcher = config["launcher"]
     common: dict[str, Any] = {
         "run_id": folder.name,
         "max_restarts": 0,
+        "logs_specs": DefaultLogsSpecs(log_dir=scratch),
         "monitor_interval": 0.05,
         "start_method": "forkserver",
     }

@@ -18,6 +18,7 @@ from runner.build import ConfigError
 from runner.launchers.slurm_settings import minutes
 
 PATIENCE_S = 60.0
+UNREACHABLE = r"contact|connect|controller|configuration source|timed out"
 CAUSES = (  # what sbatch's words are about, the parameter that they blame, and what to do
     (r"violates|limit reached|quota", "", "ask for less (nodes, launcher.time), or wait until other jobs are done"),
     (r"account", "account", "sacctmgr show associations user=$USER lists yours"),
@@ -34,18 +35,20 @@ CAUSES = (  # what sbatch's words are about, the parameter that they blame, and 
     (r"array", "", "submit the sweep in parts"),
     (r"node configuration|node count", "nodes", "use fewer nodes or gpus_per_node, or ask for less of each node"),
     (r"option|argument|specification", "", "mend launcher.additional_parameters"),
-    (r"contact|connect|controller|configuration source|timed out", "", "sinfo shows whether SLURM is up"),
+    (UNREACHABLE, "", "sinfo shows whether SLURM is up"),
 )
 OF_NODES = ("nodes", "ntasks_per_node", "cpus_per_task", "mem", "gpus_per_node", "gres", "constraint", "nodelist")
 FOR_NOW = re.compile("configuration is not available|busy|DOWN|DRAINED|reserved", re.IGNORECASE)
 """What `sbatch --test-only` also says of nodes that are down, for which the job itself would wait."""
-
-
 UP = {"idle", "mix", "alloc", "comp"}
 
 
 class SubmissionError(Exception):
     """SLURM did not take a job; the message holds what sbatch said, and what to change."""
+
+
+class UnreachableError(ConfigError):
+    """SLURM does not answer, so that it cannot be asked."""
 
 
 class Partition(NamedTuple):
@@ -113,6 +116,7 @@ def check(text: str, parameters: dict[str, Any]) -> str:
         What `sbatch --test-only` says of it.
 
     Raises:
+        UnreachableError: it does not answer.
         ConfigError: it would not take the job, or never start it.
     """
     partitions = _partitions(parameters["partition"])
@@ -133,7 +137,8 @@ def check(text: str, parameters: dict[str, Any]) -> str:
     except SubmissionError as error:
         if FOR_NOW.search(str(error)) and not all(partition.all_up for partition in partitions.values()):
             return str(error)
-        raise ConfigError(str(error)) from error
+        kind = UnreachableError if re.search(UNREACHABLE, str(error), re.IGNORECASE) else ConfigError
+        raise kind(str(error)) from error
 
 
 def explain(said: str, parameters: dict[str, Any]) -> str:

@@ -82,12 +82,16 @@ def dry_run(cells: list[tuple[Config, list[str]]], console: Console) -> int:
     for array in _arrays(_cells(cells)):
         text, resources = _request(array, _place(array))
         launch.say(console, f"\n# sbatch script of {', '.join(cell.heading for cell in array)}\n{text}")
-        if sbatch.available():
-            try:
-                launch.say(console, f"# sbatch --test-only: {sbatch.check(text, resources)}")
-            except ConfigError as error:
-                launch.say(console, f"# {error}", style="red")
-                status = 1
+        if not sbatch.available():
+            launch.say(console, "# not checked by SLURM: there is no sbatch here")
+            continue
+        try:
+            launch.say(console, f"# sbatch --test-only: {sbatch.check(text, resources)}")
+        except sbatch.UnreachableError as error:
+            launch.say(console, f"# not checked by SLURM: {error}")
+        except ConfigError as error:
+            launch.say(console, f"# {error}", style="red")
+            status = 1
     return status
 
 
