@@ -61,8 +61,8 @@ class Signals:
 
         threading.Thread(target=listen, name="signals", daemon=True).start()
 
-    def wait(self, timeout_s: float) -> bool:
-        """Whether there has been one."""
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether there has been one; None: wait for it."""
         return self._heard.wait(timeout_s)
 
 

@@ -67,7 +67,7 @@ def content(config: Config) -> dict[str, Any]:
         always = {k: v for k, v in values.items() if k in ALWAYS}
         kept = always | off_default(values, ledger().get(section, {}))
         if section:
-            group, option = section.split("/")
+            group, option = section.split("/", 1)
             chosen[group] = {"": option} | kept
         else:
             chosen |= kept

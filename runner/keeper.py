@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from runner import checkpoints
 from runner.config import Config
 from runner.evaluation import gather
-from runner.halting import SIGNALS, Halt, HaltedError, default_store
+from runner.halting import POLL_S, SIGNALS, Halt, HaltedError, default_store
 from runner.recording import Journal, Recorder
 from runner.results import read_json, write_json
 from runner.runtimes.cut import Cut, settle
@@ -159,7 +161,23 @@ class AsynchronousKeeper(Keeper):
         if post is not None:
             self.cut = post.cut = Cut(self.parts.worker, self._save)
         dist.barrier()  # nobody calls before all can hear
+        if self.parts.mesh.rank == 0:
+            threading.Thread(target=self._heed, name="heed", daemon=True).start()
         return x
+
+    def _heed(self) -> None:
+        """Worker 0 calls them at a signal wherever it is itself, also where it waits for the others to leave."""
+        post, cut = self.parts.worker.post, self.cut
+        assert post is not None
+        assert cut is not None
+        SIGNALS.wait()
+        while True:  # the cut of just now may have been saved before the signal
+            with post.turn.lock:
+                if post.has_left or post.failure is not None:
+                    return
+                if not cut.asked:
+                    post.call_hold()
+            time.sleep(POLL_S)
 
     def step(self, x: Tensor) -> None:
         """After each step of a worker, or of a server; in its turn.
@@ -171,7 +189,7 @@ class AsynchronousKeeper(Keeper):
         worker, cut = self.parts.worker, self.cut
         assert worker.post is not None
         assert cut is not None
-        if worker.rank == 0 and not worker.post.has_left and not cut.asked and (self._is_due() or SIGNALS.number):
+        if worker.rank == 0 and not worker.post.has_left and not cut.asked and self._is_due():
             worker.post.call_hold()
         if cut.asked and not worker.is_server:
             worker.post.turn.lock.release()

@@ -21,6 +21,7 @@ TORCH = (2, 8)
 PATIENCE_S = 30.0
 RESOLVING_S = 5.0
 LITTLE_DISK, HARDLY_ANY_DISK = 5e9, 2e8  # bytes
+SITE = ("DISTSGD_CONFIG_DIR", "DISTSGD_LAUNCHER")
 NO_SLURM = "runs start here, with launcher=local or simulated"
 
 
@@ -47,6 +48,7 @@ def examine(results_dir: Path) -> int:
         torch,
         gloo,
         host_name,
+        site,
         slurm,
         data_sets,
         lambda: results(results_dir),
@@ -185,6 +187,22 @@ def _address() -> str | None:
     thread.start()
     thread.join(RESOLVING_S)
     return found[0] if found else None
+
+
+def site() -> Iterator[Finding]:
+    """The options of a site, where the environment names any."""
+    from runner.build import ConfigError
+    from runner.main import compose
+
+    named = [f"{name}={os.environ[name]}" for name in SITE if os.environ.get(name)]
+    if not named:
+        return
+    try:
+        compose(["dry_run=true"])
+    except ConfigError as error:
+        yield Finding("failed", str(error))
+    else:
+        yield Finding("ok", ", ".join(named))
 
 
 def slurm() -> Iterator[Finding]:

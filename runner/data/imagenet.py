@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,8 @@ from runner.lifeline import die_with_parent
 from runner.randomness import stream_seed
 
 LAYOUT = "expected train/<class>/*.JPEG and val/<class>/*.JPEG with the same classes"
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+"""Signals by which a scheduler warns all processes of a job."""
 Key = tuple[int, int]
 """(epoch, sample): what a loader process is asked for."""
 
@@ -149,6 +152,8 @@ class ImageFolders:
         # A fork would copy the locks of gloo's and CUDA's threads; the server imports torch once for all loaders.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch.utils.data", "torchvision.datasets", "torchvision.transforms.v2"])
+        if self._processes:
+            _start_server()
         return DataLoader(
             images,
             batch_sampler=keys,
@@ -167,6 +172,15 @@ class ImageFolders:
     def train_images(self, seed: int) -> _Images:
         """The training images, augmented by this seed."""
         return self._train.seeded(seed)
+
+
+def _start_server() -> None:
+    """From which loaders are forked; it goes on where a scheduler warns all processes of a job."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    for start in (resource_tracker.ensure_running, forkserver.ensure_running):  # the first lets SIGTERM through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)  # which they inherit
+        start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # Virtual workers read in several threads of one process, and torchvision's augmentation draws from torch's global
@@ -253,7 +267,6 @@ def _start_loader(_: int) -> None:
     Ctrl-C reaches the whole process group, and a scheduler's warning all processes of a job; but the training process
     decides when its loaders end.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, *WARNINGS):
+        signal.signal(number, signal.SIG_IGN)
     die_with_parent()

@@ -68,7 +68,13 @@ def submit(cells: list[tuple[Config, list[str]]], console: Console) -> int:
         sbatch.check(*_request(array, _place(array)))
     failures = sum(not _submit(array, console) for array in arrays)
     if len(arrays) > failures:
-        launch.say(console, f"follow: experiments status, experiments logs {arrays[-1][-1].folder.name}")
+        last = arrays[-1][-1]
+        where = (
+            ""
+            if last.results_dir == Path("results").absolute()
+            else f" --results-dir {shlex.quote(str(last.results_dir))}"
+        )
+        launch.say(console, f"follow: experiments status{where}, experiments logs {last.folder.name}{where}")
     return 1 if failures else 0
 
 

@@ -30,6 +30,8 @@ TEXTS = (
 )
 DECIDED = {"nodes", "ntasks", "ntasks_per_node", "array", "output", "error", "signal"}
 """Options of sbatch that follow from the run, or that its tasks rely on."""
+SIGNALS = ("USR1", "USR2")
+"""That announce the time limit; SLURM has its own use for TERM."""
 IN_THE_WAY = {"wait", "parsable", "quiet", "test_only"}
 """Options that change what sbatch prints or when it returns."""
 
@@ -62,6 +64,7 @@ class Settings:
     additional_parameters: dict[str, Any] | None = None
     array_parallelism: int = 256
     requeue: bool = True
+    signal: str = "USR2"
     signal_delay_s: int = 90
     setup: list[str] = field(default_factory=list)
     srun_args: list[str] = field(default_factory=list)
@@ -76,6 +79,8 @@ class Settings:
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ConfigError(f"launcher.{key}={value}: must be a whole number, {least} or more")
+        if self.signal not in SIGNALS:
+            raise ConfigError(f"launcher.signal={self.signal}: must be {' or '.join(SIGNALS)}")
         if self.time is not None and self.signal_delay_s >= 60 * self.time:
             raise ConfigError(
                 f"launcher.signal_delay_s={self.signal_delay_s}: must be less than launcher.time, {self.time} minutes"
@@ -86,6 +91,13 @@ class Settings:
             _one_line("python", self.python)
         self.setup, self.srun_args = _lines("setup", self.setup), _lines("srun_args", self.srun_args)
         self.additional_parameters = _additional(self.additional_parameters)
+        for option, value in self.additional_parameters.items():
+            key = option.replace("-", "_")
+            if key in (*TEXTS, "time", "cpus_per_task") and None not in (value, getattr(self, key)):
+                raise ConfigError(
+                    f"launcher.additional_parameters.{option}={value}: launcher.{key}={getattr(self, key)} says it "
+                    "already; leave one of them out"
+                )
 
 
 def resolve(config: Config) -> None:
@@ -190,7 +202,7 @@ def parameters(config: Config) -> dict[str, Any]:
         # Since SLURM 22.05 srun does not take --cpus-per-task from sbatch. Tasks without a part end before the others.
         "srun_args": [f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1", "--wait=0", *launcher["srun_args"]],
         "additional_parameters": {
-            "signal": f"USR2@{launcher['signal_delay_s']}",  # whatever signal submitit's environment variable names
+            "signal": f"{launcher['signal']}@{launcher['signal_delay_s']}",  # not the one that submitit would ask for
             "requeue" if launcher["requeue"] else "no_requeue": True,
             **more,
         },

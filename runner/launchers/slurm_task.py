@@ -1,8 +1,8 @@
 """What a task of a SLURM job does: find its place among the others, be one process of the run, and obey the scheduler.
 
-Its job may end before the run does. SLURM says so first, by a signal to all tasks: USR2, which the job asked for, when
+Its job may end before the run does. SLURM says so first, by a signal to all tasks: the one that the job asked for, when
 its time is nearly over, and TERM when it is preempted, requeued or cancelled. The run then makes a checkpoint and
-stops. After USR2 it has itself put back into the queue; after TERM that is for SLURM to do, or not.
+stops. After the first it has itself put back into the queue; after TERM that is for SLURM to do, or not.
 """
 
 from __future__ import annotations
@@ -68,15 +68,16 @@ class SlurmTask:
 
     def __call__(self) -> None:
         """One process of the run, from start to end, or to where the scheduler stops it."""
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # submitit's own handling would end the job
+        for number in (signal.SIGUSR1, signal.SIGUSR2):  # submitit's own handling would end the job
+            signal.signal(number, signal.SIG_IGN)
         sys.path += [entry for entry in self.path if entry not in sys.path]
         folder = Path(self.folder)
         if (folder / "summary.json").exists():
             return  # requeued after its end
         from runner.halting import SIGNALS
 
-        SIGNALS.watch(signal.SIGUSR2, signal.SIGTERM)
         config = configs.load(folder)
+        SIGNALS.watch(signal.Signals[f"SIG{config['launcher']['signal']}"], signal.SIGTERM)
         here = place(config, int(os.environ["SLURM_NODEID"]), int(os.environ["SLURM_LOCALID"]))
         if here.rank is None:
             return
@@ -95,7 +96,7 @@ class SlurmTask:
 
 def _give_way(folder: Path, rank: int, halted: HaltedError, requeue: bool) -> None:
     """The checkpoint is there; leave. Threads that still wait for messages are not waited for."""
-    own_will = halted.signal == signal.SIGUSR2
+    own_will = halted.signal != signal.SIGTERM
     cancelled = (read_json(folder / "state.json") or {}).get("status") != "running"
     if rank == 0 and own_will and not requeue and not cancelled:
         write_state(folder, "interrupted", f"{halted}, and launcher.requeue=false", **_about())

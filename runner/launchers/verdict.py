@@ -69,7 +69,7 @@ def verdict(folder: Path, log: Path, job: str, states: set[str], since: float) -
     if "COMPLETED" in states:
         return "failed", "all processes ended, but none wrote summary.json"
     words = [line for line in text.splitlines() if line.strip()][-LAST_LINES:]
-    return "failed", "\n".join([f"job {job} is gone and has not said why", *words])
+    return "failed", "\n".join([f"job {job} is gone and has not said why (experiments logs --submission)", *words])
 
 
 def _last_lives(log: Path, job: str, since: float) -> dict[int, str]:

@@ -18,7 +18,7 @@ from runner.report.metrics import top1_key
 
 STATUSES = ("queued", "running", "finished", "failed", "interrupted")
 ACTIVE = ("queued", "running")
-DESERTED = "its launcher was killed, or its machine went down; the same command runs it again"
+DESERTED = "its launcher was killed, or its machine went down; the same command takes it up again"
 _RUN_FILES = {"config.yaml", "state.json", "summary.json"}
 _NEEDED = re.compile(
     rb"^\w+: .*\n|^(?:algorithm|choices):\n(?:  .*\n)+|^(?:launcher|problem|cost):\n(?:  .*\n)*?  (?:kind|of): .*\n",

@@ -76,11 +76,11 @@ class Cut:
                     halted = self.save()
         except BaseException as error:
             halted = error  # type: ignore[assignment]
-        self.asked = False
         if halted is not None:
             with post.changed:
                 post.failure = post.failure or halted
                 post.changed.notify_all()
+        self.asked = False
         self._released.set()
 
 

@@ -215,22 +215,41 @@ class Post:
         thread.start()
 
     def leave(self) -> None:
-        """Say so, wait for all others to say it, and for the tasks beside to end."""
+        """Say so, wait for all others to say it, and for the tasks beside to end.
+
+        Worker 0 says it last, so that it can call a hold as long as anybody trains.
+        """
         if not self.has_left:
+            if self.worker.rank == 0:
+                self._become_last()
             self.has_left = True
             for member in self.others if not self.worker.is_server else ():
                 self._send(member, LEAVING)
-        while True:
-            with self.changed:
-                self._when(lambda: self.leavers == 0 or (self.cut is not None and self.cut.asked))
-                if self.leavers == 0:
-                    break
-            assert self.cut is not None
-            self.cut.stand()
+        self._stand_by(lambda: self.leavers == 0)
         for thread in (self.taking_in, *self.beside):
             thread.join()
         if self.failure is not None:
             raise self.failure
+
+    def _become_last(self) -> None:
+        while not self.has_left:
+            self._stand_by(lambda: self.leavers <= 1)
+            with self.turn.lock:  # nobody calls a hold meanwhile
+                self.has_left = not self._is_held
+
+    @property
+    def _is_held(self) -> bool:
+        return self.cut is not None and self.cut.asked
+
+    def _stand_by(self, over: Callable[[], bool]) -> None:
+        """Wait for that, and stand still whenever all are to do so."""
+        while True:
+            with self.changed:
+                self._when(lambda: self._is_held or over())
+                if not self._is_held:
+                    return
+            assert self.cut is not None
+            self.cut.stand()
 
     def close(self) -> None:
         self.sending.shutdown()

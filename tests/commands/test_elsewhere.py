@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from commandline import SMALL, content, the_run, type_in
+
+from runner.config import conf_dir
 
 pytestmark = pytest.mark.multiproc
 
@@ -25,3 +28,14 @@ def test_inside_another_checkout(tmp_path: Path) -> None:
     assert (done.status, done.stderr) == (0, "")
     assert content(the_run(tmp_path) / "summary.json")["model"] == "mine"
     assert not [package for package in packages if (package / "imported").exists()]
+
+
+def test_options_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "conf/algorithm/mine").mkdir(parents=True)
+    shutil.copy(conf_dir() / "algorithm/sgp.yaml", tmp_path / "conf/algorithm/mine/copied.yaml")
+    done = type_in("algorithm=mine/copied", "nodes=2", *SMALL, "--config-dir", "conf", cwd=tmp_path)
+    assert (done.status, done.stderr) == (0, "")
+    assert the_run(tmp_path).parent.name == "mine-copied"
+    done = type_in("table", cwd=tmp_path, command="experiments")
+    assert (done.status, done.stderr) == (0, "")
+    assert "mine/copied" in done.stdout

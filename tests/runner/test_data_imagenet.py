@@ -140,29 +140,53 @@ def test_loader_processes_ignore_interrupts(tree):
 
 
 TRAINING_PROCESS = """
-import multiprocessing, sys
+import multiprocessing, signal, sys
 from runner.data.imagenet import imagenet
 from runner.data.sampling import GlobalBatches
+from runner.halting import SIGNALS
 
 if __name__ == "__main__":
+    SIGNALS.watch(signal.SIGUSR2, signal.SIGTERM)
     data = imagenet(root=sys.argv[1], crop=32, resize=36, loader_processes=1)
     batches = data.batches(GlobalBatches(data.train_labels, 0, 1, 4), 0, seed=0)
     batches(0)
     print(multiprocessing.active_children()[0].pid, flush=True)
-    sys.stdin.read()
+    sys.stdin.readline()
+    for draw in range(1, 20):
+        batches(draw)
+    print("has gone on", flush=True)
+    batches.close()
 """
 
 
-@pytest.mark.multiproc
-def test_loader_processes_end_when_their_training_process_is_killed(tree, tmp_path):
+@pytest.fixture
+def training(tree, tmp_path):
+    """A process of its own, in a session of its own, with a loader whose id it has printed."""
     script = tmp_path / "train.py"
     script.write_text(TRAINING_PROCESS)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, script, tree], **pipes, env=environment) as training:
-        loader = Path("/proc", training.stdout.readline().decode().strip())
-        assert loader.exists()
-        training.kill()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    command = [sys.executable, script, tree]
+    with subprocess.Popen(command, **pipes, env=environment, start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.multiproc
+def test_a_warning_to_all_processes_of_a_job_leaves_the_loaders_alone(training):
+    training.stdout.readline()
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        os.killpg(training.pid, number)
+    time.sleep(0.5)
+    assert training.communicate("\n")[0] == "has gone on\n"
+    assert training.returncode == 0
+
+
+@pytest.mark.multiproc
+def test_loader_processes_end_when_their_training_process_is_killed(training):
+    loader = Path("/proc", training.stdout.readline().strip())
+    assert loader.exists()
+    training.kill()
     deadline = time.monotonic() + 10
     while loader.exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -152,7 +152,7 @@ def test_sacct_is_asked_once_and_need_not_answer(tmp_path: Path, monkeypatch: py
         (NODE_FAILURE, [], "interrupted", "node failure: n3 of job 4 went down"),
         ("", ["NODE_FAIL"], "interrupted", "node failure: a node of job 4 went down"),
         ("", ["COMPLETED"], "failed", "all processes ended, but none wrote summary.json"),
-        ("", [], "failed", "job 4 is gone and has not said why"),
+        ("", [], "failed", "job 4 is gone and has not said why (experiments logs --submission)"),
     ],
 )
 def test_what_became_of_a_job(tmp_path: Path, text: str, states: list[str], status: str, reason: str) -> None:

@@ -77,6 +77,8 @@ REFUSED = {
     "+launcher.additional_parameters.array=0-3": r"additional_parameters\.array: is decided by the launcher",
     "+launcher.additional_parameters.ntasks-per-node=3": r"additional_parameters\.ntasks-per-node: is decided",
     "+launcher.additional_parameters.signal=USR1": r"additional_parameters\.signal: is decided by the launcher",
+    "launcher.mem=1G +launcher.additional_parameters.mem=2G": r"additional_parameters\.mem=2G: launcher\.mem=1G says",
+    "launcher.signal=TERM": r"launcher\.signal=TERM: must be USR1 or USR2",
     "+launcher.additional_parameters.wait=true": r"additional_parameters\.wait: is decided by the launcher",
     "+launcher.additional_parameters={Nice: 1}": r"additional_parameters\.Nice: must be a long option",
     "+launcher.additional_parameters={nice: [1]}": r"additional_parameters\.nice=\[1\]: must be text, a number",
@@ -176,6 +178,7 @@ ARRIVES = {  # what is typed -> the options that it becomes
     "launcher.comment='a b'": {"comment": "a b"},
     "launcher.requeue=false": {"no-requeue": "", "requeue": None},
     "launcher.signal_delay_s=30": {"signal": "USR2@30"},
+    "launcher.signal=USR1": {"signal": "USR1@90"},
     "launcher.additional_parameters={nice: 100, hold: true, spread_job: null, reservation: r}": {
         "nice": "100",
         "hold": "",

@@ -30,6 +30,12 @@ def requeue(run: Path) -> None:
     subprocess.run(["scontrol", "requeue", job(run)], check=True)
 
 
+def preempt(run: Path) -> None:
+    """A job of a partition that comes first takes its nodes."""
+    command = ["sbatch", "--parsable", "--nodes=4", "--exclusive", "--time=5", "--output=/dev/null", "--wrap=sleep 3"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 def kill_node(run: Path) -> None:
     """The second node of the job goes down, and comes back."""
     node = "n" + str(content(run / "state.json")["nodes"]).rstrip("]")[-1]
@@ -77,6 +83,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]
         return known[method]
 
     return run
+
+
+def test_a_preempted_job_goes_on(slurm: Path, whole: Callable[[tuple[str, ...]], Path]) -> None:
+    run = disturbed(SGP, preempt, slurm, "launcher.partition=preemptible")
+    assert numbers(run) == numbers(whole(SGP))
+
+
+def test_a_job_that_needs_more_than_its_time_goes_on_in_another(slurm: Path) -> None:
+    typed = (*RUN, *ON_SLURM, *SGP, "checkpoint_every=null", "epochs=EPOCHS", "evaluation.every=100")
+    # SLURM sends it within a minute of the time: at once, or twenty seconds before the end.
+    done = type_in(*typed, "launcher.time=1", "launcher.signal=USR1", "launcher.signal_delay_s=20", cwd=slurm)
+    assert done.status == 0, done.stderr
+    run = the_run(slurm)
+    until(lambda: checkpoints.newest(run) is not None, run)
+    reason = content(run / "state.json")["reason"]
+    until(lambda: (run / "summary.json").exists(), run)
+    assert "after SIGUSR1" in reason
+    assert content(run / "summary.json")["restarts"] >= 1
 
 
 # A checkpoint on a signal comes at a step of its own, so where a reducer of gradients begins anew its sums may differ
