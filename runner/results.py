@@ -33,7 +33,7 @@ Row = dict[str, Any]
 def run_folder(config: Config) -> Path:
     """Where the run of this resolved configuration lives."""
     name = config["choices"].get("experiment") or config["choices"]["algorithm"]
-    return Path(config["results_dir"]).expanduser() / "runs" / str(name).replace("/", "-") / identities.identity(config)
+    return Path(config["results_dir"]).expanduser() / "runs" / str(name) / identities.identity(config)
 
 
 def check_writable(results_dir: str) -> None:
