@@ -64,7 +64,7 @@ def a_thousand_runs(folder: Path) -> None:
         (copy / "config.yaml").write_text(config.replace("\nseed: 0\n", f"\nseed: {seed}\n"))
         if seed % 10 == 0:
             (copy / "summary.json").unlink()
-            (copy / "state.json").write_text('{"status": "failed", "reason": "rank 1: ValueError: no"}')
+            (copy / "state.json").write_text('{"status": "interrupted", "reason": "stopped by SIGINT"}')
 
 
 def told(values: list[float]) -> str:
