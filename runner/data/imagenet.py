@@ -9,20 +9,22 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from runner.data.dataset import Batch, Batches, Normalisation, part_bounds
 from runner.data.files import DataError, base
-from runner.data.sampling import Sampler
+from runner.data.sampling import Claims, Sampler
 from runner.lifeline import die_with_parent
 from runner.randomness import stream_seed
 
@@ -139,6 +141,8 @@ class ImageFolders:
         return other
 
     def batches(self, sampler: Sampler, rank: int, seed: int) -> Batches:
+        if isinstance(sampler, Claims) and self._processes:
+            return _OnDemand(self, sampler, rank, seed, self._processes)
         return _Prefetched(self, sampler, rank, seed)
 
     def test_batches(self, batch_size: int, part: int = 0, parts: int = 1) -> Iterator[Batch]:
@@ -149,11 +153,6 @@ class ImageFolders:
 
     def load(self, images: TorchDataset[Any], keys: Iterable[list[Key]]) -> DataLoader[Any]:
         """Read the batches of `keys` in order, ahead of time."""
-        # A fork would copy the locks of gloo's and CUDA's threads; the server imports torch once for all loaders.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch.utils.data", "torchvision.datasets", "torchvision.transforms.v2"])
-        if self._processes:
-            _start_server()
         return DataLoader(
             images,
             batch_sampler=keys,
@@ -161,7 +160,7 @@ class ImageFolders:
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_start_loader,
             generator=torch.Generator(),  # or it would draw from torch's global one
-            multiprocessing_context=context if self._processes else None,
+            multiprocessing_context=_context() if self._processes else None,
         )
 
     def finish(self, batch: Batch) -> Batch:
@@ -174,13 +173,19 @@ class ImageFolders:
         return self._train.seeded(seed)
 
 
-def _start_server() -> None:
-    """From which loaders are forked; it goes on where a scheduler warns all processes of a job."""
+def _context() -> BaseContext:
+    """Loaders are forked from a server, which goes on where a scheduler warns all processes of a job.
+
+    A fork of this process would copy the locks of gloo's and CUDA's threads; the server imports torch once for all.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.utils.data", "torchvision.datasets", "torchvision.transforms.v2"])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for start in (resource_tracker.ensure_running, forkserver.ensure_running):  # the first lets SIGTERM through again
         signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)  # which they inherit
         start()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
 
 
 # Virtual workers read in several threads of one process, and torchvision's augmentation draws from torch's global
@@ -210,6 +215,50 @@ class _Prefetched:
         self._iterator = None  # its end takes the loader processes along
 
 
+class _OnDemand:
+    """Training batches whose order nobody knows beforehand: each is read when asked for, by all loaders together."""
+
+    def __init__(self, dataset: ImageFolders, sampler: Sampler, rank: int, seed: int, processes: int) -> None:
+        self._dataset, self._sampler, self._rank, self._processes = dataset, sampler, rank, processes
+        self._images = dataset.train_images(seed)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __call__(self, draw: int) -> Batch:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._processes, _context(), _start_reader, (self._images,))
+        keys = _keys(self._sampler, self._rank, draw)
+        share = -(-len(keys) // self._processes)
+        parts = self._pool.map(_read, [keys[at : at + share] for at in range(0, len(keys), share)])
+        pixels, labels = zip(*parts, strict=True)
+        return self._dataset.finish((torch.cat(pixels), torch.cat(labels)))
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+_images: _Images
+"""Of a process that reads on demand."""
+
+
+def _start_reader(images: _Images) -> None:
+    global _images
+    _images = images
+    torch.set_num_threads(1)
+    _start_loader(0)
+
+
+def _read(keys: list[Key]) -> Batch:
+    pixels, labels = default_collate([_images[key] for key in keys])
+    return pixels, labels
+
+
+def _keys(sampler: Sampler, rank: int, draw: int) -> list[Key]:
+    epoch = sampler.epoch_of(draw)
+    return [(epoch, index) for index in sampler.indices(rank, draw).tolist()]
+
+
 class _Draws:
     """The keys of draw `start`, `start` + 1, ... without end."""
 
@@ -218,8 +267,7 @@ class _Draws:
 
     def __iter__(self) -> Iterator[list[Key]]:
         for draw in itertools.count(self._start):
-            epoch = self._sampler.epoch_of(draw)
-            yield [(epoch, index) for index in self._sampler.indices(self._rank, draw).tolist()]
+            yield _keys(self._sampler, self._rank, draw)
 
 
 class _Images(TorchDataset[tuple[Tensor, int]]):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from runner.data.files import DataError
 from runner.data.imagenet import imagenet
-from runner.data.sampling import GlobalBatches
+from runner.data.sampling import Claims, GlobalBatches
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
 
@@ -126,6 +126,21 @@ def test_loader_processes_change_nothing_and_end(tree):
 
 
 @pytest.mark.multiproc
+def test_batches_that_workers_take_from_one_another(tree):
+    """In any order, by the same loader processes, none of which is left; the images are those of the draws."""
+    alone, helped = open_tree(tree), open_tree(tree, processes=2)
+    claims = Claims(GlobalBatches(alone.train_labels, 0, 2, 3), 1)
+    read, expected = (data.batches(claims, 0, seed=0) for data in (helped, alone))
+    pids = set()
+    for claim in (0, 3, 4, 9, 2):
+        assert_equal([read(claim)], [expected(claim)])
+        pids |= {process.pid for process in multiprocessing.active_children()}
+    assert len(pids) == 2
+    read.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.multiproc
 def test_loader_processes_ignore_interrupts(tree):
     """Ctrl-C goes to the whole process group; the loaders go on until they are closed."""
     data = open_tree(tree, processes=1)
@@ -142,7 +157,7 @@ def test_loader_processes_ignore_interrupts(tree):
 TRAINING_PROCESS = """
 import multiprocessing, signal, sys
 from runner.data.imagenet import imagenet
-from runner.data.sampling import GlobalBatches
+from runner.data.sampling import Claims, GlobalBatches
 from runner.halting import SIGNALS
 
 if __name__ == "__main__":
