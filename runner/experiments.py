@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.commands import following
+from runner.commands.claims import claims
 from runner.commands.options import Experiment, Format, ResultsDir, Where, read, say, user_errors
 from runner.report.runs import STATUSES, unknown_name
 
@@ -251,6 +252,7 @@ def topology(
         typer.echo(describe(make_schedule({str(k): v for k, v in container.items()}, workers, 1), "epoch"))
 
 
+app.command()(claims)
 following.register(app)
 
 

@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from pathlib import Path
 
+from runner import studies
 from runner.config import conf_dir
 
 OPENING = """\
@@ -17,6 +18,7 @@ Try
   run-experiment algorithm=sgp nodes=4 dataset=fashion_mnist model=lenet epochs=5
   run-experiment -m algorithm=allreduce,dpsgd,sgp nodes=2,4 seed=0,1       a sweep: every combination
   run-experiment algorithm=sgp nodes=32 launcher=simulated cluster=10gbe   virtual workers, modelled time
+  run-experiment experiment=sgp/scaling                                    what a figure of a paper needs
   experiments table                                                        what came of it
 """
 CLOSING = """\
@@ -66,7 +68,9 @@ def text(arguments: list[str]) -> str:
         options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
         heading = f"  {group}".ljust(indent)
         lines += textwrap.wrap(heading + ", ".join(options), width, subsequent_indent=" " * indent)
-    return "\n".join([OPENING, "Choose (group=option)", *lines, "", CLOSING])
+    known = textwrap.wrap(", ".join(studies.names()), width, initial_indent="  ", subsequent_indent="  ")
+    about = "Papers (experiment=study, with scale=virtual, laptop or paper): the runs behind a table or figure"
+    return "\n".join([OPENING, "Choose (group=option)", *lines, "", about, *known, "", CLOSING])
 
 
 def site_dirs() -> list[Path]:

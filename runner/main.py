@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import help as helps
+from runner import studies
 from runner.build import ConfigError
 from runner.config import Config, Schema, conf_dir, from_composed, on_slurm
 
@@ -42,7 +43,7 @@ def _main(arguments: list[str]) -> int:
     if helps.asked(arguments):
         print(helps.text(arguments), end="")
         return 0
-    composed = compose(arguments)
+    composed = [cell for line in studies.expand(arguments) for cell in compose(line)]
     if not composed:  # --cfg and the like have answered already
         return 0
     from runner.launchers import local
@@ -59,7 +60,7 @@ def _main(arguments: list[str]) -> int:
 
     console = Console(highlight=False)
     cells = [(resolve(config), overrides) for config, overrides in composed]
-    for line in announcements([config for config, _ in cells]):
+    for line in [*_study(arguments, composed[0][0]), *announcements([config for config, _ in cells])]:
         console.print(line, soft_wrap=True, markup=False)
     signal.signal(signal.SIGINT, on_interrupt)
     return dry_run(cells, console) if any(config["dry_run"] for config, _ in cells) else run_all(cells, console)
@@ -133,6 +134,19 @@ def in_hydras_order(arguments: list[str]) -> list[str]:
         flag = argument.startswith("-") or previous in FLAGS_WITH_VALUE
         (flags if flag else overrides).append(argument)
     return overrides + flags
+
+
+def _study(arguments: list[str], first: Config) -> list[str]:
+    """What a study is, and how the setting of its first run differs from the paper's."""
+    found = studies.asked(arguments)
+    if found is None:
+        return []
+    study, scale = found
+    alike = (f"algorithm={first['choices']['algorithm']}", f"nodes={first['nodes']}", f"seed={first['seed']}")
+    [(paper, _)] = compose([f"experiment={study.paper}/paper", *alike])
+    differs = studies.deviations(first, paper)
+    told = f"scale {scale}" + (f", which differs from the paper's setting in {', '.join(differs)}" if differs else "")
+    return [f"{study.title}; {study.source}", *study.notes, told]
 
 
 def announcements(cells: list[Config]) -> list[str]:

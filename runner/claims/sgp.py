@@ -1,0 +1,100 @@
+"""The claims of Assran et al. 2019 (arXiv 1811.10792) at the virtual scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.claims.answers import Answer, Verdict, at_most, difference
+from runner.claims.evidence import Evidence
+
+SEEDS = 3
+ASSUMPTIONS: dict[str, dict[str, Any]] = {
+    "ideal links, nothing hidden behind the backward pass": {},
+    "ideal links, gradients reduced behind the backward pass": {"cost__overlap_backward": True},
+    "links at 0.75 of the wire, as gloo reached on shaped ones": {"cluster__inter__efficiency": 0.75},
+    "gradient times lognormal, sigma 0.1": {"cluster__compute__distribution": "lognormal"},
+}
+"""Under which the clock runs. The second number of results/fidelity.md's 1 Gbit/s rows is where 0.75 comes from."""
+PLAIN: dict[str, Any] = {
+    "problem": "none",
+    "cluster": "10gbe",
+    "gpus_per_node": 8,
+    "cost__overlap_backward": False,
+    "cluster__inter__efficiency": 1.0,
+    "cluster__inter__latency_s": 5e-5,
+    "cluster__compute__distribution": "constant",
+    "cluster__compute__transient_probability": 0.0,
+    "algorithm__overlap": None,
+}
+
+
+def _iteration_s(evidence: Evidence, algorithm: str, nodes: int, **differs: Any) -> float:
+    conditions = PLAIN | {"algorithm": algorithm, "nodes": nodes} | differs
+    if algorithm == "sgp":
+        conditions["algorithm__overlap"] = 0
+    return evidence.measured("iteration_time_s", **conditions).mean
+
+
+def speed(evidence: Evidence) -> list[Answer]:
+    """t_allreduce / t_sgp per iteration at 32 nodes >= 3.1; both train as many iterations."""
+    answers = []
+    for assumption, differs in ASSUMPTIONS.items():
+        times = [1000 * _iteration_s(evidence, name, 32, **differs) for name in ("allreduce", "sgp")]
+        ratio = times[0] / times[1]
+        numbers = f"allreduce {times[0]:.0f} ms, sgp {times[1]:.0f} ms: {ratio:.2f} times"
+        answers.append(Answer("holds" if ratio >= 3.1 else "does not hold", numbers, 1, assumption))
+    return answers
+
+
+def scaling(evidence: Evidence) -> list[Answer]:
+    """t_sgp(4 nodes) / t_sgp(32 nodes) per iteration >= 0.886; a node has as many images per iteration in both."""
+    answers = []
+    for assumption, differs in ASSUMPTIONS.items():
+        few, many = (1000 * _iteration_s(evidence, "sgp", nodes, **differs) for nodes in (4, 32))
+        numbers = f"{few:.0f} ms on 4 nodes, {many:.0f} ms on 32: {100 * few / many:.1f} %"
+        answers.append(Answer("holds" if few / many >= 0.886 else "does not hold", numbers, 1, assumption))
+    return answers
+
+
+def latency(evidence: Evidence) -> list[Answer]:
+    """The factor by which an iteration at 32 nodes becomes longer is smaller for sgp than for allreduce."""
+    answers = []
+    for what, differs in {
+        "latency 5 ms": {"cluster__inter__latency_s": 0.005},
+        "1 gradient in 100 takes 4 times as long": {"cluster__compute__transient_probability": 0.01},
+    }.items():
+        factors = {
+            name: _iteration_s(evidence, name, 32, **differs) / _iteration_s(evidence, name, 32)
+            for name in ("allreduce", "sgp")
+        }
+        verdict: Verdict = "holds" if factors["sgp"] < factors["allreduce"] else "does not hold"
+        numbers = ", ".join(f"{name} {factor:.2f} times as long" for name, factor in factors.items())
+        answers.append(Answer(verdict, numbers, 1, what))
+    return answers
+
+
+def _gap(evidence: Evidence, nodes: int) -> tuple[float, float, float]:
+    """Top-1 of allreduce minus that of sgp, in points, with its interval."""
+    common: dict[str, Any] = {"problem": "supervised", "nodes": nodes, "seeds": SEEDS}
+    allreduce = evidence.measured("top1", algorithm="allreduce", **common)
+    sgp = evidence.measured("top1", algorithm="sgp", algorithm__overlap=0, topology="one_peer_exponential", **common)
+    gap, low, high = (100 * value for value in difference(allreduce, sgp))
+    return gap, low, high
+
+
+def accuracy(evidence: Evidence) -> list[Answer]:
+    """top-1 of allreduce - top-1 of sgp at 32 nodes <= 1.2 points."""
+    gap, low, high = _gap(evidence, 32)
+    return [Answer(at_most(gap, low, high, 1.2), f"{gap:.2f} points (95 %: {low:.2f} to {high:.2f})", SEEDS)]
+
+
+def small(evidence: Evidence) -> list[Answer]:
+    """|top-1 of allreduce - top-1 of sgp| at 4 and 8 nodes is within 0.5 points."""
+    gaps = {nodes: _gap(evidence, nodes) for nodes in (4, 8)}
+    numbers = "; ".join(
+        f"{nodes} nodes: {gap:.2f} points (95 %: {low:.2f} to {high:.2f})" for nodes, (gap, low, high) in gaps.items()
+    )
+    within = [low >= -0.5 and high <= 0.5 for _, low, high in gaps.values()]
+    outside = [low > 0.5 or high < -0.5 for _, low, high in gaps.values()]
+    verdict: Verdict = "holds" if all(within) else "does not hold" if any(outside) else "undecided"
+    return [Answer(verdict, numbers, SEEDS)]

@@ -1,0 +1,88 @@
+"""`experiments claims`: what the papers claim, and what came out here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner.claims.answers import Answer
+from runner.commands.options import Format, ResultsDir, user_errors
+from runner.report.formats import FORMATS, Cell, Column, Table
+from runner.report.runs import unknown_name
+from runner.studies import SCALES
+
+if TYPE_CHECKING:
+    from runner.claims.register import Judged
+
+
+def claims(
+    paper: Annotated[str | None, typer.Argument(help="Only this paper's.", show_default="all")] = None,
+    scale: Annotated[str, typer.Option(help=f"Of the runs: {', '.join(SCALES)}.")] = "virtual",
+    table_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.terminal,
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """A verdict on each claim of the papers, and the command that makes the runs it lacks.
+
+    Reads results/showcase and results/runs.
+    """
+    from runner.claims.register import judge, papers
+
+    with user_errors():
+        if scale not in SCALES:
+            raise unknown_name("--scale", scale, SCALES)
+        if paper is not None and paper not in papers():
+            raise unknown_name("paper", paper, papers())
+        judged = judge([results_dir / "showcase", results_dir], scale, paper)
+        if table_format == Format.json:
+            typer.echo(json.dumps([each.as_json() for each in judged], indent=2))
+        elif table_format == Format.terminal:
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
+            for each in judged:
+                typer.echo(told(each, width))
+        else:
+            typer.echo(FORMATS[table_format](table(judged, scale)), nl=False)
+
+
+def told(judged: Judged, width: int) -> str:
+    """A claim as a paragraph."""
+    lines = [f"{judged.id}: {judged.verdict.upper()}", f"{judged.claim}. {judged.source}"]
+    if judged.expression:
+        lines.append(f"checked: {judged.expression}")
+    lines += [
+        f"{answer.verdict}: {answer.numbers}" + (f" ({answer.assumption})" if answer.assumption else "")
+        for answer in judged.answers
+    ]
+    if judged.reason:
+        lines.append(f"why: {judged.reason}")
+    if judged.answers:
+        lines.append(f"n = {judged.n}, {judged.clock} clock, scale {judged.scale}")
+    if judged.command:
+        lines.append(judged.command)
+    first, *rest = lines
+    wrapped = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in rest]
+    return "\n".join([first, *wrapped, ""])
+
+
+def table(judged: list[Judged], scale: str) -> Table:
+    """One row for each claim and assumption."""
+    columns = [
+        Column("id", "claim"),
+        Column("verdict", "verdict"),
+        Column("numbers", "numbers", wraps=True),
+        Column("assumption", "with", wraps=True),
+        Column("n", "n", "count"),
+        Column("clock", "clock"),
+        Column("command", "command", wraps=True),
+    ]
+    rows = []
+    for each in judged:
+        for answer in each.answers or [Answer("not run", each.reason, 0)]:
+            values = (each.id, answer.verdict, answer.numbers, answer.assumption, answer.n, each.clock, each.command)
+            rows.append([Cell(value) for value in values])
+    return Table(f"Claims of the papers, scale {scale}", columns, rows)

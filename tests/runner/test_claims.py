@@ -1,0 +1,101 @@
+"""Verdicts: their statistics, and that they come out of runs alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from runner.claims.answers import Answer, at_most, difference, overall
+from runner.claims.evidence import Evidence, MissingRunsError, Values
+from runner.claims.register import CHECKS, judge, published
+from runner.experiments import app
+from runner.report.runs import Run
+
+SHOWCASE = Path(__file__).parents[2] / "results/showcase"
+
+
+def test_welchs_interval() -> None:
+    """Against numbers worked out by hand: means 2 and 5, variances 1 and 4, 3.2 ... degrees of freedom."""
+    low = Values({0: 1.0, 1: 2.0, 2: 3.0})
+    high = Values({0: 3.0, 1: 5.0, 2: 7.0})
+    mean, least, most = difference(low, high)
+    error = (1 / 3 + 4 / 3) ** 0.5
+    freedom = (5 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (4 / 3) ** 2 / 2)
+    assert mean == -3.0
+    assert freedom == pytest.approx(2.941, abs=1e-3)
+    assert (mean - least, most - mean) == pytest.approx((3.2196 * error, 3.2196 * error), rel=1e-3)
+
+
+def test_a_verdict_needs_the_whole_interval() -> None:
+    assert at_most(0.5, 0.1, 0.9, 1.2) == "holds"
+    assert at_most(0.5, 0.1, 1.3, 1.2) == "undecided"
+    assert at_most(2.0, 1.3, 2.7, 1.2) == "does not hold"
+
+
+def test_where_assumptions_disagree_they_are_named() -> None:
+    answers = [Answer("holds", "", 1, "slow links"), Answer("does not hold", "", 1, "fast links")]
+    verdict, why = overall(answers)
+    assert verdict == "undecided"
+    assert why == "it depends: does not hold with fast links; holds with slow links"
+    assert overall(answers[:1]) == ("holds", "")
+
+
+def run(folder: Path, seed: int, top1: float, **config: object) -> Run:
+    place = folder / f"{seed:012x}"
+    place.mkdir()
+    config = {"nodes": 4, "problem": {"kind": "supervised"}, "choices": {"algorithm": "sgp"}} | config
+    (place / "config.yaml").write_text(json.dumps(config))
+    summary = {"algorithm": "sgp", "seed": seed, "top1_mean_model": top1, "evaluated_model": "mean"}
+    return Run(place, "sgp/virtual", "finished", {}, summary)
+
+
+def test_evidence_is_found_by_configuration(tmp_path: Path) -> None:
+    runs = [run(tmp_path, seed, 0.9 + seed / 100, nodes=4 if seed < 3 else 8) for seed in range(5)]
+    evidence = Evidence(runs)
+    assert evidence.measured("top1", nodes=4, algorithm="sgp", problem="supervised", seeds=3).of == {
+        0: 0.9, 1: 0.91, 2: 0.92,
+    }  # fmt: skip
+    assert evidence.used == runs[:3]
+    with pytest.raises(MissingRunsError, match="2 of 3 seeds of nodes=8"):
+        evidence.measured("top1", nodes=8, seeds=3)
+    with pytest.raises(MissingRunsError, match="0 of 1 seeds of nodes=16"):
+        evidence.measured("top1", nodes=16)
+
+
+def test_without_runs_no_claim_has_a_verdict(tmp_path: Path) -> None:
+    judged = judge([tmp_path], "virtual")
+    assert [each.id for each in judged] == [row["id"] for row in published()]
+    assert {each.verdict for each in judged} == {"not run"}
+    assert all(each.command.startswith("run-experiment experiment=") for each in judged if each.id in CHECKS)
+
+
+def test_what_the_showcase_answers() -> None:
+    for each in judge([SHOWCASE], "virtual"):
+        assert (each.verdict != "not run") == (each.id in CHECKS), each
+        assert each.reason or each.verdict in ("holds", "does not hold") or "95 %" in each.answers[0].numbers
+
+
+@pytest.mark.parametrize("table_format", ["terminal", "markdown", "latex", "csv"])
+def test_the_command_in_words(table_format: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["claims", "sgp", "--format", table_format, "--results-dir", str(SHOWCASE.parent)])
+    assert done.exit_code == 0
+    for row in published():
+        assert (row["id"] in done.stdout) == (row["paper"] == "sgp")
+
+
+def test_the_command_for_programs() -> None:
+    done = CliRunner().invoke(app, ["claims", "--format", "json", "--results-dir", str(SHOWCASE.parent)])
+    rows = json.loads(done.stdout)
+    assert len(rows) == 16
+    for row in rows:
+        assert {"id", "verdict", "n", "clock", "scale", "command"} <= set(row)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [(["nobody"], "there is no 'nobody'"), (["--scale", "big"], "'big'")])
+def test_wrong_names(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["claims", *arguments])
+    assert done.exit_code == 2
+    assert said in done.output

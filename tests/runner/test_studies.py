@@ -1,0 +1,88 @@
+"""Studies: every line of every preset composes, and what is typed beside one reaches all of its lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner import studies
+from runner.build import ConfigError
+from runner.main import compose
+
+CASES = [(name, scale) for name in studies.names() for scale in studies.load(name).lines]
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_every_line_composes(name: str, scale: str) -> None:
+    study = studies.load(name)
+    for line in studies.expand([f"experiment={name}", f"scale={scale}"]):
+        for config, _ in compose(line):
+            assert config["choices"]["experiment"] == study.preset(scale)
+            assert (config["launcher"]["kind"] == "simulated") == (scale == "virtual")
+
+
+def test_a_scale_is_virtual_unless_another_is_named() -> None:
+    assert studies.expand(["experiment=sgp/scaling"]) == studies.expand(["scale=virtual", "experiment=sgp/scaling"])
+
+
+def test_what_is_typed_goes_into_every_line_in_place_of_what_is_there() -> None:
+    plain = studies.expand(["experiment=sgp/accuracy", "scale=laptop"])
+    lines = studies.expand(
+        ["-m", "experiment=sgp/accuracy", "scale=laptop", "seed=7", "--config-dir", "x", "dry_run=true"]
+    )
+    assert len(lines) == len(plain)
+    for line, before in zip(lines, plain, strict=True):
+        assert "seed=0,1,2" in before
+        assert [word for word in line if word.startswith("seed=")] == ["seed=7"]
+        assert line[:2] == ["-m", "experiment=sgp/laptop"]
+        assert line[-3:] == ["--config-dir", "x", "dry_run=true"]
+
+
+def test_anything_else_stays_as_it_is() -> None:
+    for line in (["algorithm=sgp", "nodes=4"], ["experiment=demo"], ["experiment=sgp/virtual", "-m", "seed=0,1"], []):
+        assert studies.expand(line) == [line]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["experiment=sgp/scaling", "scale=huge"], "scale=huge: sgp/scaling has the scales paper, virtual, laptop"),
+        (["algorithm=sgp", "scale=paper"], "scale=paper: belongs to a study"),
+    ],
+)
+def test_what_cannot_be_is_refused(line: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        studies.expand(line)
+
+
+def test_a_misspelt_key_of_a_study_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiment/mine").mkdir(parents=True)
+    (tmp_path / "experiment/mine/one.yaml").write_text("title: One\nsource: none\nvirtaul:\n  - algorithm=sgp\n")
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=r"mine/one\.yaml: virtaul: there is no such key; .*virtual"):
+        studies.load("mine/one")
+
+
+def test_each_method_gets_the_rate_that_was_found_for_it() -> None:
+    rates = {"sgp": 0.05, "allreduce": 0.2}
+    words = ["algorithm=allreduce,dpsgd,sgp", "nodes=4", "seed=0,1"]
+    assert studies._with_rates(words, rates) == [
+        ["algorithm=allreduce", "nodes=4", "seed=0,1", "optimizer.reference_lr=0.2"],
+        ["algorithm=dpsgd", "nodes=4", "seed=0,1"],
+        ["algorithm=sgp", "nodes=4", "seed=0,1", "optimizer.reference_lr=0.05"],
+    ]
+    for fixed in (["algorithm=sgp", "optimizer.reference_lr=1"], ["algorithm=sgp", "problem=none"]):
+        assert studies._with_rates(fixed, rates) == [fixed]
+
+
+def test_what_differs_from_the_paper_is_said() -> None:
+    [(paper, _)] = compose(["experiment=sgp/paper", "algorithm=sgp"])
+    [(virtual, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp"])
+    assert studies.deviations(paper, paper) == []
+    told = studies.deviations(virtual, paper)
+    assert {"model mlp (paper: resnet50)", "epochs 12 (paper: 90)", "cluster 10gbe (paper: none)"} <= set(told)
+    assert "schedule.milestones [4,8,11] (paper: [30,60,80])" in told
+    assert not [line for line in told if line.startswith(("model.", "results_dir", "device", "optimizer"))]
+    [(timing, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp", "problem=none"])
+    assert not [line for line in studies.deviations(timing, paper) if line.startswith(("model", "schedule"))]
