@@ -59,7 +59,7 @@ class Study:
         return [
             ["-m", f"experiment={self.preset(scale)}", *words]
             for line in self.lines[scale]
-            for words in _with_rates(shlex.split(line), rates)
+            for words in _by_method(shlex.split(line), rates)
         ]
 
 
@@ -164,12 +164,15 @@ def deviations(here: Config, paper: Config) -> list[str]:
     return found
 
 
-def _with_rates(words: list[str], rates: dict[str, float]) -> list[list[str]]:
-    """The line once for each of its methods, with that one's learning rate, unless it names one itself."""
+def _by_method(words: list[str], rates: dict[str, float]) -> list[list[str]]:
+    """The line once for each of its methods, with that one's learning rate, unless it names one itself.
+
+    Hydra would hold a setting that only the named methods have against the default one.
+    """
     [chosen] = [word for word in words if word.startswith("algorithm=")]
-    if "problem=none" in words or any(word.startswith("optimizer.reference_lr=") for word in words):
-        return [words]
     rest = [word for word in words if word != chosen]
+    if "problem=none" in words or any(word.startswith("optimizer.reference_lr=") for word in words):
+        rates = {}
     return [
         [f"algorithm={name}", *rest, *([f"optimizer.reference_lr={rates[name]:g}"] if name in rates else [])]
         for name in chosen.removeprefix("algorithm=").split(",")
@@ -183,6 +186,9 @@ def _is_study(path: Path) -> bool:
 def _read(name: str) -> dict[str, Any]:
     import yaml
 
-    content = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text())
+    try:
+        content = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"conf/experiment/{name}.yaml: cannot be read as YAML ({error}); mend the file") from error
     assert isinstance(content, dict)
     return content

@@ -44,11 +44,14 @@ def at_most(value: float, low: float, high: float, limit: float) -> Verdict:
 
 
 def overall(answers: list[Answer]) -> tuple[Verdict, str]:
-    """One verdict for all assumptions, and the reason where they disagree."""
+    """One verdict for all assumptions, and the reason where there is none."""
     verdicts = {answer.verdict for answer in answers}
     if len(verdicts) == 1:
         [verdict] = verdicts
-        return verdict, ""
+        return (
+            verdict,
+            "the 95 % interval reaches across the limit; more seeds narrow it" if verdict == "undecided" else "",
+        )
     said = {verdict: [a.assumption for a in answers if a.verdict == verdict] for verdict in sorted(verdicts)}
     return "undecided", "it depends: " + "; ".join(
         f"{verdict} with {', '.join(names)}" for verdict, names in said.items()

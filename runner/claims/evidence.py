@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner.identity import flat
 from runner.report.runs import Run, find_runs, parsed
 
 
@@ -58,11 +57,14 @@ class Evidence:
 
         Raises:
             MissingRunsError: of fewer seeds than that.
+            ValueError: more than one run of a seed; the conditions leave open what they differ in.
         """
         wanted = {key.replace("__", "."): value for key, value in conditions.items()}
         found = [run for run, settings in self._settings if all(settings.get(k) == v for k, v in wanted.items())]
-        everything = [(run.values["seed"], run.values.get(metric)) for run in found]
-        values = {seed: float(value) for seed, value in everything if value is not None}
+        measured = [(run.values["seed"], run.values[metric]) for run in found if run.values.get(metric) is not None]
+        values = {seed: float(value) for seed, value in measured}
+        if len(values) < len(measured):
+            raise ValueError(f"several runs of one seed answer to {wanted}: {', '.join(run.identity for run in found)}")
         if len(values) < seeds or not values:
             told = " ".join(f"{key}={value}" for key, value in wanted.items())
             raise MissingRunsError(f"{len(values)} of {seeds} seeds of {told}")
@@ -71,7 +73,16 @@ class Evidence:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Its configuration with dotted keys; a group's name stands for the option chosen."""
+    """Its configuration with dotted keys, mappings whole too; a group's name stands for the option chosen."""
     config: dict[str, Any] = parsed((run.folder / "config.yaml").read_bytes())
     choices: dict[str, Any] = config["choices"]
-    return dict(flat(config)) | choices | {"problem": config["problem"]["kind"]}
+    return _nodes(config, "") | choices | {"problem": config["problem"]["kind"]}
+
+
+def _nodes(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found[f"{prefix}{key}"] = value
+        if isinstance(value, dict):
+            found |= _nodes(value, f"{prefix}{key}.")
+    return found

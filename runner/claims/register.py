@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import studies
-from runner.claims import sgp
+from runner.claims import gossip, sgp
 from runner.claims.answers import Answer, overall
 from runner.claims.evidence import Evidence, MissingRunsError
 from runner.config import conf_dir
@@ -38,6 +38,8 @@ CHECKS = {
     "sgp-latency": Check("sgp/slow_nodes", sgp.latency),
     "sgp-accuracy": Check("sgp/accuracy", sgp.accuracy),
     "sgp-small": Check("sgp/accuracy", sgp.small),
+    "jin-failures": Check("gossip/failures", gossip.failures),
+    "jin-server": Check("gossip/contention", gossip.server),
 }
 
 

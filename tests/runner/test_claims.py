@@ -45,7 +45,7 @@ def test_where_assumptions_disagree_they_are_named() -> None:
 
 def run(folder: Path, seed: int, top1: float, **config: object) -> Run:
     place = folder / f"{seed:012x}"
-    place.mkdir()
+    place.mkdir(parents=True)
     config = {"nodes": 4, "problem": {"kind": "supervised"}, "choices": {"algorithm": "sgp"}} | config
     (place / "config.yaml").write_text(json.dumps(config))
     summary = {"algorithm": "sgp", "seed": seed, "top1_mean_model": top1, "evaluated_model": "mean"}
@@ -59,10 +59,19 @@ def test_evidence_is_found_by_configuration(tmp_path: Path) -> None:
         0: 0.9, 1: 0.91, 2: 0.92,
     }  # fmt: skip
     assert evidence.used == runs[:3]
+    with pytest.raises(ValueError, match="several runs of one seed"):
+        Evidence([*runs, run(tmp_path / "again", 0, 0.8, lr=2)]).measured("top1", nodes=4)
     with pytest.raises(MissingRunsError, match="2 of 3 seeds of nodes=8"):
         evidence.measured("top1", nodes=8, seeds=3)
     with pytest.raises(MissingRunsError, match="0 of 1 seeds of nodes=16"):
         evidence.measured("top1", nodes=16)
+
+
+def test_a_mapping_is_not_taken_for_nothing(tmp_path: Path) -> None:
+    slow = run(tmp_path, 0, 0.5, slow={3: 4.0})
+    with pytest.raises(MissingRunsError):
+        Evidence([slow]).measured("top1", slow=None)
+    assert Evidence([run(tmp_path, 1, 0.5)]).measured("top1", slow=None).mean == 0.5
 
 
 def test_without_runs_no_claim_has_a_verdict(tmp_path: Path) -> None:

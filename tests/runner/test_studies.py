@@ -67,13 +67,13 @@ def test_a_misspelt_key_of_a_study_is_named(tmp_path: Path, monkeypatch: pytest.
 def test_each_method_gets_the_rate_that_was_found_for_it() -> None:
     rates = {"sgp": 0.05, "allreduce": 0.2}
     words = ["algorithm=allreduce,dpsgd,sgp", "nodes=4", "seed=0,1"]
-    assert studies._with_rates(words, rates) == [
+    assert studies._by_method(words, rates) == [
         ["algorithm=allreduce", "nodes=4", "seed=0,1", "optimizer.reference_lr=0.2"],
         ["algorithm=dpsgd", "nodes=4", "seed=0,1"],
         ["algorithm=sgp", "nodes=4", "seed=0,1", "optimizer.reference_lr=0.05"],
     ]
     for fixed in (["algorithm=sgp", "optimizer.reference_lr=1"], ["algorithm=sgp", "problem=none"]):
-        assert studies._with_rates(fixed, rates) == [fixed]
+        assert studies._by_method(fixed, rates) == [fixed]
 
 
 def test_what_differs_from_the_paper_is_said() -> None:
