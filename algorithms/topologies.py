@@ -62,9 +62,9 @@ def k_peer_exponential(
 ) -> Iterator[Mixing]:
     """Directed exponential graph, several peers, time-varying. Doubly stochastic; peers=1: `one_peer_exponential`.
 
-    hops="consecutive" (Assran et al. 2019): with two peers the hops are (2^0, 2^1), then (2^1, 2^2), and so on. Slot k
-    takes the exponents k, ..., k + peers - 1 modulo L, so that with two peers the last slot joins 2^(L-1) with 2^0.
-    From L peers on all slots are equal: the static exponential graph, period 1.
+    hops="consecutive" (Assran et al. 2019; unverified): with two peers the hops are (2^0, 2^1), then (2^1, 2^2), and so
+    on. Slot k takes the exponents k, ..., k + peers - 1 modulo L, so that with two peers the last slot joins 2^(L-1)
+    with 2^0. From L peers on all slots are equal: the static exponential graph, period 1.
 
     hops="powers" (the authors' code): slot e has the hops j (peers+1)^e, j = 1..peers, for every (peers+1)^e below n.
     Hops count modulo n; one that is 0 modulo n is left out. One period averages exactly if n is a power of peers + 1.

@@ -87,8 +87,8 @@ def train_asynchronously(parts: Parts, config: Config, folder: Path) -> None:
                 recorder.step()
             epochs.note(x)
             keeper.step(x)
-        worker.release_followers()
         worker.leave().wait()
+        worker.release_followers()
     else:
         assert recorder is not None
         for held in worker.follow():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import multiprocessing
 import os
 import platform
 import signal
@@ -63,6 +64,7 @@ def main_rank(folder: str, stops: Sequence[int] = (signal.SIGUSR2,)) -> HaltedEr
     except HaltedError as halted:
         if rank == 0 and not configs.on_slurm(config):  # whose task knows what comes next
             write_state(run, "interrupted", str(halted))
+        _end_helpers()
         return halted
     except BaseException as error:
         foreseen = isinstance(error, RunFailedError)  # it says all there is to say
@@ -73,10 +75,17 @@ def main_rank(folder: str, stops: Sequence[int] = (signal.SIGUSR2,)) -> HaltedEr
             "traceback": "" if foreseen else traceback.format_exc(),
         }
         write_json(report_file, report)
+        _end_helpers()
         if isinstance(error, SystemExit):
             os._exit(1)  # exit status 0 would pass for success
         raise
     return None
+
+
+def _end_helpers() -> None:
+    """Loaders of a rank that stops midway: its end would wait for theirs, which nobody calls any more."""
+    for helper in multiprocessing.active_children():
+        helper.kill()
 
 
 def _device(config: Config) -> torch.device:

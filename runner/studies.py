@@ -124,24 +124,33 @@ def asked(arguments: list[str]) -> tuple[Study, str] | None:
 def expand(arguments: list[str]) -> list[list[str]]:
     """The command lines that a command line stands for: those of a study, or itself.
 
-    What is typed beside `experiment=` and `scale=` goes into every line, in place of what the line says of that key.
+    What is typed beside `experiment=` and `scale=` goes into every line, in place of what the line says of that key;
+    `algorithm=` chooses among the lines.
 
     Raises:
-        ConfigError: the scale does not exist, or the study has none such.
+        ConfigError: the scale does not exist, or the study has none such, or no such method.
     """
     found = asked(arguments)
     if found is None:
         return [arguments]
     study, scale = found
     typed = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    commands = study.commands(scale)
+    if "algorithm" in typed:
+        [wanted] = [argument for argument in arguments if argument.startswith("algorithm=")]
+        methods = [f"algorithm={name}" for name in wanted.removeprefix("algorithm=").split(",")]
+        commands = [command for command in commands if any(method in command for method in methods)]
+        if not commands:
+            raise ConfigError(f"{wanted}: {study.name} has no run of it at scale={scale}")
+        typed.remove("algorithm")  # each line has its own, and that one's learning rate
     rest = [
         argument
         for argument in arguments
-        if argument.partition("=")[0] not in ("experiment", "scale", "-m", "--multirun")
+        if argument.partition("=")[0] not in ("experiment", "scale", "algorithm", "-m", "--multirun")
     ]
     return [
         [*(word for word in command if word.partition("=")[0] not in typed or word.startswith("experiment=")), *rest]
-        for command in study.commands(scale)
+        for command in commands
     ]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from runner import studies
 from runner.report.runs import find_runs
 
-FILES = ("summary.json", "evaluations.jsonl", "config.yaml")
+FILES = ("config.yaml", "evaluations.jsonl", "summary.json")
 
 
 def main() -> None:
@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument("--showcase", type=Path, default=Path("results/showcase"))
     arguments = parser.parse_args()
     mine = [studies.load(name) for name in studies.names() if name.startswith(f"{arguments.paper}/")]
-    for preset in sorted({study.preset(arguments.scale) for study in mine}):
+    presets = sorted({study.preset(arguments.scale) for study in mine if arguments.scale in study.lines})
+    for preset in (each for each in presets if (arguments.results_dir / "runs" / each).is_dir()):
         kept = [run for run in find_runs(arguments.results_dir, preset) if run.summary is not None]
         for run in kept:
             place = arguments.showcase / "runs" / preset / run.identity

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner.report.runs import Run, find_runs, parsed
+import yaml
+
+from runner.identity import OUTSIDE
+from runner.report.runs import Run, find_runs, parsed, shorten
 
 
 class Values(NamedTuple):
@@ -43,25 +47,34 @@ class Evidence:
         found: dict[str, Run] = {}
         for folder in results_dirs:
             if (folder / "runs" / preset).is_dir():
-                for run in find_runs(folder, preset):
-                    if run.summary is not None:
-                        found.setdefault(run.identity, run)
+                with suppress(LookupError):  # nothing in it is a run
+                    for run in find_runs(folder, preset):
+                        if run.summary is not None:
+                            found.setdefault(run.identity, run)
         return cls(list(found.values()))
 
     @cached_property
     def _settings(self) -> list[tuple[Run, dict[str, Any]]]:
-        return [(run, _settings(run)) for run in self.runs]
+        known = [(run, _settings(run)) for run in self.runs]
+        return [(run, settings) for run, settings in known if settings is not None]
 
     def measured(self, metric: str, *, seeds: int = 1, **conditions: Any) -> Values:
         """A metric of the runs of which all conditions hold, e.g. algorithm="sgp", cluster__inter__efficiency=0.75.
 
         Raises:
             MissingRunsError: of fewer seeds than that.
-            ValueError: more than one run of a seed; the conditions leave open what they differ in.
+            ValueError: the conditions leave something open in which these runs differ.
         """
         wanted = {key.replace("__", "."): value for key, value in conditions.items()}
-        found = [run for run, settings in self._settings if all(settings.get(k) == v for k, v in wanted.items())]
-        measured = [(run.values["seed"], run.values[metric]) for run in found if run.values.get(metric) is not None]
+        alike = [each for each in self._settings if all(each[1].get(k) == v for k, v in wanted.items())]
+        found = [run for run, _ in alike]
+        if differing := sorted({key for _, settings in alike for key in _differing(settings, alike[0][1])}):
+            raise ValueError(f"runs of {wanted} differ in {shorten(differing)} too")
+        measured = [
+            (int(run.values.get("seed") or 0), run.values[metric])
+            for run in found
+            if run.values.get(metric) is not None
+        ]
         values = {seed: float(value) for seed, value in measured}
         if len(values) < len(measured):
             raise ValueError(f"several runs of one seed answer to {wanted}: {', '.join(run.identity for run in found)}")
@@ -72,11 +85,24 @@ class Evidence:
         return Values(values)
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """Its configuration with dotted keys, mappings whole too; a group's name stands for the option chosen."""
-    config: dict[str, Any] = parsed((run.folder / "config.yaml").read_bytes())
-    choices: dict[str, Any] = config["choices"]
-    return _nodes(config, "") | choices | {"problem": config["problem"]["kind"]}
+def _settings(run: Run) -> dict[str, Any] | None:
+    """Its configuration with dotted keys, mappings whole too; a group's name stands for the option chosen.
+
+    None where it cannot be read: such a run is evidence of nothing.
+    """
+    try:
+        config: dict[str, Any] = parsed((run.folder / "config.yaml").read_bytes())
+        choices: dict[str, Any] = config["choices"]
+        return _nodes(config, "") | choices | {"problem": config["problem"]["kind"]}
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """The keys beside the seed, of what determines results, that differ; single values, not whole mappings."""
+    keys = {key for key in {*one, *other} if key.partition(".")[0] not in OUTSIDE and key not in OUTSIDE} - {"seed"}
+    plain = {key for key in keys if not isinstance(one.get(key), dict) and not isinstance(other.get(key), dict)}
+    return {key for key in plain if one.get(key) != other.get(key)}
 
 
 def _nodes(node: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def failures(evidence: Evidence) -> list[Answer]:
     well: dict[str, Any] = {"cluster__compute__slow": None, "failures__plan": []}
     away = {"worker": 3, "dies_at_s": 10, "returns_at_s": 40}
     ill: dict[str, dict[str, Any]] = {
-        "1 worker of 16 always 4 times slower": {"cluster__compute__slow": {3: 4.0}},
-        "1 worker of 16 away for 30 s": {"failures__plan": [away]},
+        "1 worker of 16 always 4 times slower, gossip shares the mini-batches": {"cluster__compute__slow": {3: 4.0}},
+        "1 worker of 16 away for 30 s, gossip shares the mini-batches": {"failures__plan": [away]},
     }
     answers = []
     for what, differs in ill.items():

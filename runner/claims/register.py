@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ class Check:
     answers: Callable[[Evidence], list[Answer]]
 
 
+SCALE = "virtual"
+"""At which claims are checked so far."""
 CHECKS = {
     "sgp-speed": Check("sgp/scaling", sgp.speed),
     "sgp-scaling": Check("sgp/scaling", sgp.scaling),
@@ -87,7 +90,12 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         return Judged(
             **told, expression="", verdict="not run", reason="no check yet", answers=[], n=0, clock="", command=""
         )
+    if scale != SCALE:
+        reason = f"is checked at scale={SCALE} only"
+        return Judged(**told, expression="", verdict="not run", reason=reason, answers=[], n=0, clock="", command="")
     study = studies.load(check.study)
+    place = results_dirs[0]
+    elsewhere = "" if place == Path("results") else f" results_dir={shlex.quote(str(place))}"
     evidence = Evidence.of(study.preset(scale), results_dirs)
     reason = ""
     try:
@@ -95,6 +103,8 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         verdict, reason = overall(answers)
     except MissingRunsError as error:
         answers, verdict, reason = [], "not run", f"there are {error}"
+    except ValueError as error:
+        answers, verdict, reason = [], "undecided", str(error)
     return Judged(
         **told,
         expression=" ".join((check.answers.__doc__ or "").split()),
@@ -103,5 +113,5 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         answers=answers,
         n=max((answer.n for answer in answers), default=0),
         clock=shorten(sorted({str(run.values.get("clock")) for run in evidence.used})),
-        command=f"run-experiment experiment={check.study} scale={scale}",
+        command=f"run-experiment experiment={check.study} scale={scale}{elsewhere}",
     )

@@ -29,7 +29,7 @@ def claims(
 ) -> None:
     """A verdict on each claim of the papers, and the command that makes the runs it lacks.
 
-    Reads results/showcase and results/runs.
+    Reads results/runs, and of what is not there results/showcase.
     """
     from runner.claims.register import judge, papers
 
@@ -38,7 +38,7 @@ def claims(
             raise unknown_name("--scale", scale, SCALES)
         if paper is not None and paper not in papers():
             raise unknown_name("paper", paper, papers())
-        judged = judge([results_dir / "showcase", results_dir], scale, paper)
+        judged = judge([results_dir, results_dir / "showcase"], scale, paper)
         if table_format == Format.json:
             typer.echo(json.dumps([each.as_json() for each in judged], indent=2))
         elif table_format == Format.terminal:

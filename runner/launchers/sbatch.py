@@ -18,7 +18,7 @@ from runner.build import ConfigError
 from runner.launchers.slurm_settings import minutes
 
 PATIENCE_S = 60.0
-UNREACHABLE = r"contact|connect|controller|configuration source|timed out"
+UNREACHABLE = r"unable to contact|connect failure|connection|configuration source|timed out"
 CAUSES = (  # what sbatch's words are about, the parameter that they blame, and what to do
     (r"violates|limit reached|quota", "", "ask for less (nodes, launcher.time), or wait until other jobs are done"),
     (r"account", "account", "sacctmgr show associations user=$USER lists yours"),

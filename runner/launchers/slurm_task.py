@@ -77,7 +77,7 @@ class SlurmTask:
         from runner.halting import SIGNALS
 
         config = configs.load(folder)
-        SIGNALS.watch(signal.Signals[f"SIG{config['launcher']['signal']}"], signal.SIGTERM)
+        SIGNALS.watch(signal.Signals[f"SIG{config['launcher'].get('signal', 'USR2')}"], signal.SIGTERM)
         here = place(config, int(os.environ["SLURM_NODEID"]), int(os.environ["SLURM_LOCALID"]))
         if here.rank is None:
             return

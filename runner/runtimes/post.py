@@ -202,7 +202,7 @@ class Post:
 
     def census(self) -> tuple[int, int, int]:
         """(messages sent, messages that have come, loops over messages that are not waiting for one)."""
-        loops = len(self.beside) + self.worker.is_server
+        loops = sum(thread.is_alive() for thread in self.beside) + self.worker.is_server
         with self.changed:
             unread = sum(len(self.come.get(channel, ())) for channel in self.looped)
             return self.sent, self.arrived, loops - self.waiting + unread

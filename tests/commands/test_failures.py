@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from commandline import SMALL, Done, content, runs, type_in
 from omegaconf import OmegaConf
+from PIL import Image
 
 pytestmark = pytest.mark.multiproc
 
@@ -104,3 +105,24 @@ def test_the_sweep_goes_on(broken: tuple[Path, Done]) -> None:
     assert "[6/6]" in done.lines[-1]
     assert "(mean model)" in done.lines[-1]
     assert sorted(content(run / "state.json")["status"] for run in runs(folder)) == ["failed"] * 5 + ["finished"]
+
+
+@pytest.mark.parametrize("method", ["easgd", "allreduce"])
+def test_one_whose_image_cannot_be_read_leaves_no_loader_behind(method: str, tmp_path: Path) -> None:
+    """Read on demand, and read ahead."""
+    for part in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / "images" / part / label).mkdir(parents=True)
+            for number in range(16):
+                Image.new("RGB", (40, 40)).save(tmp_path / "images" / part / label / f"{number}.JPEG")
+    (tmp_path / "images/train/b/3.JPEG").write_bytes(b"no image")
+    data = (
+        "dataset=imagenet",
+        "dataset.root=images",
+        "dataset.crop=32",
+        "dataset.resize=36",
+        "dataset.loader_processes=2",
+    )
+    done = type_in(f"algorithm={method}", "nodes=2", "batch_size=4", *data, *SMALL, cwd=tmp_path)
+    assert done.status == 1
+    assert "3.JPEG cannot be read as an image" in content(runs(tmp_path)[0] / "state.json")["reason"]

@@ -113,6 +113,12 @@ def test_a_signal_to_one_process_stops_all_of_them_at_a_checkpoint(method: tuple
         assert numbers(run) == numbers(the_run(whole))
 
 
+def test_a_lone_worker_has_checkpoints_too(tmp_path: Path) -> None:
+    done = type_in(*RUN, "nodes=1", "algorithm=gossip_pull", cwd=tmp_path)
+    assert done.status == 0, done.stdout
+    assert reached(tmp_path) > 0
+
+
 def test_a_signal_stops_it_also_when_worker_0_waits_for_the_others_to_finish(tmp_path: Path) -> None:
     typed = (*WITHOUT_CHECKPOINTS, "algorithm=easgd", "algorithm.tau=3", "algorithm.budget=equal")
     process = start(*typed, cwd=tmp_path)

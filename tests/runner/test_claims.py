@@ -60,7 +60,9 @@ def test_evidence_is_found_by_configuration(tmp_path: Path) -> None:
     }  # fmt: skip
     assert evidence.used == runs[:3]
     with pytest.raises(ValueError, match="several runs of one seed"):
-        Evidence([*runs, run(tmp_path / "again", 0, 0.8, lr=2)]).measured("top1", nodes=4)
+        Evidence([*runs, run(tmp_path / "again", 0, 0.8)]).measured("top1", nodes=4)
+    with pytest.raises(ValueError, match="differ in epochs too"):
+        Evidence([*runs, run(tmp_path / "longer", 7, 0.8, epochs=2)]).measured("top1", nodes=4)
     with pytest.raises(MissingRunsError, match="2 of 3 seeds of nodes=8"):
         evidence.measured("top1", nodes=8, seeds=3)
     with pytest.raises(MissingRunsError, match="0 of 1 seeds of nodes=16"):
@@ -74,11 +76,30 @@ def test_a_mapping_is_not_taken_for_nothing(tmp_path: Path) -> None:
     assert Evidence([run(tmp_path, 1, 0.5)]).measured("top1", slow=None).mean == 0.5
 
 
+@pytest.mark.parametrize("text", [None, "", "[1]", "a: [", "choices: 3\nproblem: {}", "\x00"])
+def test_a_run_whose_configuration_cannot_be_read_is_no_evidence(text: str | None, tmp_path: Path) -> None:
+    broken, whole = run(tmp_path, 0, 0.5), run(tmp_path, 1, 0.6)
+    (broken.folder / "config.yaml").unlink()
+    if text is not None:
+        (broken.folder / "config.yaml").write_text(text)
+    assert Evidence([broken, whole]).measured("top1", nodes=4).of == {1: 0.6}
+
+
 def test_without_runs_no_claim_has_a_verdict(tmp_path: Path) -> None:
     judged = judge([tmp_path], "virtual")
     assert [each.id for each in judged] == [row["id"] for row in published()]
     assert {each.verdict for each in judged} == {"not run"}
     assert all(each.command.startswith("run-experiment experiment=") for each in judged if each.id in CHECKS)
+
+
+def test_other_scales_and_folders_without_runs(tmp_path: Path) -> None:
+    (tmp_path / "runs/sgp/virtual/not-a-run").mkdir(parents=True)
+    (tmp_path / "runs/gossip/virtual").mkdir(parents=True)
+    assert {each.verdict for each in judge([tmp_path], "virtual")} == {"not run"}
+    assert [each.verdict for each in judge([tmp_path, SHOWCASE], "virtual")] == [
+        each.verdict for each in judge([SHOWCASE], "virtual")
+    ]
+    assert {each.command for each in judge([SHOWCASE], "laptop")} == {""}
 
 
 def test_what_the_showcase_answers() -> None:

@@ -39,6 +39,16 @@ def test_what_is_typed_goes_into_every_line_in_place_of_what_is_there() -> None:
         assert line[-3:] == ["--config-dir", "x", "dry_run=true"]
 
 
+def test_a_typed_method_chooses_among_the_lines() -> None:
+    lines = studies.expand(["experiment=sgp/accuracy", "algorithm=sgp,dpsgd", "seed=5"])
+    assert [[word for word in line if word.startswith("algorithm=")] for line in lines] == [
+        ["algorithm=sgp"], ["algorithm=dpsgd"], ["algorithm=sgp"],
+    ]  # fmt: skip
+    assert all("optimizer.reference_lr=0.05" in line for line in lines)
+    with pytest.raises(ConfigError, match="algorithm=easgd: sgp/accuracy has no run of it"):
+        studies.expand(["experiment=sgp/accuracy", "algorithm=easgd"])
+
+
 def test_anything_else_stays_as_it_is() -> None:
     for line in (["algorithm=sgp", "nodes=4"], ["experiment=demo"], ["experiment=sgp/virtual", "-m", "seed=0,1"], []):
         assert studies.expand(line) == [line]
