@@ -9,7 +9,7 @@ it: it lies in results/runs/<paper>/<scale>.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
 """Groups of which another option makes another experiment."""
 DERIVED = {"device", "backend", "optimizer.lr"}
 """Filled in where they are left open."""
-KEYS = {"title", "source", "notes", "of", *SCALES}
+KEYS = {"title", "source", "notes", "of", "by", *SCALES}
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,19 @@ class Study:
     Args:
         name: <paper>/<study>.
         source: where in the paper, and how sure that is.
-        notes: what a reader must know beside the settings that differ from the paper's.
         lines: by scale, what follows `run-experiment -m`.
+        notes: what a reader must know beside the settings that differ from the paper's.
         of: preset of its runs, where that is not the scale's: {scale} stands for it.
+        by: of a study that chooses learning rates: the settings that have one each.
     """
 
     name: str
     title: str
     source: str
-    notes: list[str]
     lines: dict[str, list[str]]
+    notes: list[str] = field(default_factory=list)
     of: str = "{scale}"
+    by: list[str] = field(default_factory=lambda: ["algorithm"])
 
     @property
     def paper(self) -> str:
@@ -55,7 +57,7 @@ class Study:
 
     def commands(self, scale: str) -> list[list[str]]:
         """What would be typed for it after `run-experiment`, line by line."""
-        rates = tuned(self.paper, scale)
+        rates = tuned(self.paper).get(scale) or {}
         return [
             ["-m", f"experiment={self.preset(scale)}", *words]
             for line in self.lines[scale]
@@ -66,37 +68,29 @@ class Study:
 def names() -> list[str]:
     """Of all studies, by paper."""
     root = conf_dir() / "experiment"
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.glob("*/*.yaml") if _is_study(path))
+    found = (str(path.relative_to(root).with_suffix("")) for path in root.glob("*/*.yaml"))
+    return sorted(name for name in found if _is_study(name))
 
 
 def load(name: str) -> Study:
     """
     Raises:
-        ConfigError: there is no such study.
+        ConfigError: there is no such study, or its file is wrong.
     """
-    if name not in names():
+    if not _is_study(name):
         raise ConfigError(f"experiment={name}: there is no such study; {nearest(name, names())}")
     content = _read(name)
     if unknown := sorted(set(content) - KEYS):
         raise ConfigError(
             f"conf/experiment/{name}.yaml: {unknown[0]}: there is no such key; {nearest(unknown[0], sorted(KEYS))}"
         )
-    more = {"of": content["of"]} if "of" in content else {}
-    return Study(
-        name,
-        content["title"],
-        content["source"],
-        content.get("notes", []),
-        {scale: content[scale] for scale in SCALES if scale in content},
-        **more,
-    )
+    lines = {scale: content.pop(scale) for scale in SCALES if scale in content}
+    return Study(name=name, lines=lines, **content)
 
 
-def tuned(paper: str, scale: str) -> dict[str, float]:
-    """Learning rates per 256 images by method, as `scripts/choose_rates.py` has found them."""
-    path = conf_dir() / "experiment" / paper / "tuned.yaml"
-    rates: dict[str, float] = (_read(f"{paper}/tuned").get(scale) or {}) if path.exists() else {}
-    return rates
+def tuned(paper: str) -> dict[str, dict[str, float]]:
+    """Learning rates per 256 images by scale and words of a line, as `scripts/choose_rates.py` has found them."""
+    return _read(f"{paper}/tuned") if _path(f"{paper}/tuned").exists() else {}
 
 
 def asked(arguments: list[str]) -> tuple[Study, str] | None:
@@ -106,16 +100,14 @@ def asked(arguments: list[str]) -> tuple[Study, str] | None:
         ConfigError: the scale does not exist, or the study has none such.
     """
     typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    name, scale = typed.get("experiment"), typed.get("scale")
-    if name is None and scale is None:  # as most often: no file is read
-        return None
-    if name not in names():
+    name, scale = typed.get("experiment", ""), typed.get("scale")
+    if not _is_study(name):
         if scale is None:
             return None
         known = ", ".join(names())
         raise ConfigError(f"scale={scale}: belongs to a study, experiment=<paper>/<study>; they are {known}")
     study = load(name)
-    scale = "virtual" if scale is None else scale
+    scale = scale or "virtual"
     if scale not in study.lines:
         raise ConfigError(f"scale={scale}: {name} has the scales {', '.join(study.lines)}")
     return study, scale
@@ -125,7 +117,7 @@ def expand(arguments: list[str]) -> list[list[str]]:
     """The command lines that a command line stands for: those of a study, or itself.
 
     What is typed beside `experiment=` and `scale=` goes into every line, in place of what the line says of that key;
-    `algorithm=` chooses among the lines.
+    `algorithm=` chooses among the lines, which bring their methods' learning rates.
 
     Raises:
         ConfigError: the scale does not exist, or the study has none such, or no such method.
@@ -134,24 +126,15 @@ def expand(arguments: list[str]) -> list[list[str]]:
     if found is None:
         return [arguments]
     study, scale = found
-    typed = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     commands = study.commands(scale)
-    if "algorithm" in typed:
-        [wanted] = [argument for argument in arguments if argument.startswith("algorithm=")]
-        methods = [f"algorithm={name}" for name in wanted.removeprefix("algorithm=").split(",")]
-        commands = [command for command in commands if any(method in command for method in methods)]
+    for wanted in (argument for argument in arguments if _key(argument) == "algorithm"):
+        methods = {f"algorithm={name}" for name in wanted.removeprefix("algorithm=").split(",")}
+        commands = [command for command in commands if methods & set(command)]
         if not commands:
             raise ConfigError(f"{wanted}: {study.name} has no run of it at scale={scale}")
-        typed.remove("algorithm")  # each line has its own, and that one's learning rate
-    rest = [
-        argument
-        for argument in arguments
-        if argument.partition("=")[0] not in ("experiment", "scale", "algorithm", "-m", "--multirun")
-    ]
-    return [
-        [*(word for word in command if word.partition("=")[0] not in typed or word.startswith("experiment=")), *rest]
-        for command in commands
-    ]
+    rest = [word for word in arguments if _key(word) not in ("experiment", "scale", "algorithm", "-m", "--multirun")]
+    replaced = {_key(word) for word in rest if "=" in word}
+    return [[*(word for word in command if _key(word) not in replaced), *rest] for command in commands]
 
 
 def deviations(here: Config, paper: Config) -> list[str]:
@@ -159,18 +142,25 @@ def deviations(here: Config, paper: Config) -> list[str]:
 
     Of a group of which another option is chosen, only that is said.
     """
-    found = []
     idle = {"dataset", "model", "schedule", "optimizer", "evaluation"} if timing_only(here) else set()
-    for group, option in sorted(here["choices"].items()):
-        if group in MATTER - idle and option != paper["choices"].get(group):
-            found.append(f"{group} {option} (paper: {paper['choices'].get(group)})")
-    theirs = dict(flat({key: value for key, value in paper.items() if key not in OUTSIDE}))
-    for key, value in flat({key: value for key, value in here.items() if key not in OUTSIDE}):
+    ours, theirs = here["choices"], paper["choices"]
+    found = [
+        f"{group} {option} (paper: {theirs.get(group)})"
+        for group, option in sorted(ours.items())
+        if group in MATTER - idle and option != theirs.get(group)
+    ]
+    values = dict(_settings(paper))
+    for key, value in _settings(here):
         group = key.partition(".")[0]
-        chosen_alike = here["choices"].get(group) == paper["choices"].get(group)
-        if chosen_alike and group not in idle and theirs.get(key) != value and key not in {*OUTSIDE, *DERIVED}:
-            found.append(f"{key} {as_typed(value)} (paper: {as_typed(theirs.get(key))})")
+        if group not in idle and ours.get(group) == theirs.get(group) and values.get(key) != value:
+            found.append(f"{key} {as_typed(value)} (paper: {as_typed(values.get(key))})")
     return found
+
+
+def _settings(config: Config) -> list[tuple[str, Any]]:
+    """What determines results and is typed, with dotted keys."""
+    values = flat({key: value for key, value in config.items() if key not in OUTSIDE})
+    return [(key, value) for key, value in values if key not in {*OUTSIDE, *DERIVED}]
 
 
 def _by_method(words: list[str], rates: dict[str, float]) -> list[list[str]]:
@@ -178,25 +168,39 @@ def _by_method(words: list[str], rates: dict[str, float]) -> list[list[str]]:
 
     Hydra would hold a setting that only the named methods have against the default one.
     """
-    [chosen] = [word for word in words if word.startswith("algorithm=")]
+    [chosen] = [word for word in words if _key(word) == "algorithm"]
     rest = [word for word in words if word != chosen]
-    if "problem=none" in words or any(word.startswith("optimizer.reference_lr=") for word in words):
-        rates = {}
-    return [
-        [f"algorithm={name}", *rest, *([f"optimizer.reference_lr={rates[name]:g}"] if name in rates else [])]
-        for name in chosen.removeprefix("algorithm=").split(",")
-    ]
+    lines = [[f"algorithm={name}", *rest] for name in chosen.removeprefix("algorithm=").split(",")]
+    if "problem=none" in words or any(_key(word) == "optimizer.reference_lr" for word in words):
+        return lines
+    return [[*line, *_rate(line, rates)] for line in lines]
 
 
-def _is_study(path: Path) -> bool:
-    return "\ntitle: " in f"\n{path.read_text()}"
+def _rate(line: list[str], rates: dict[str, float]) -> list[str]:
+    """The learning rate of the most particular entry all of whose words the line has; [] where there is none."""
+    fitting = [words for words in rates if set(words.split()) <= set(line)]
+    return [f"optimizer.reference_lr={rates[max(fitting, key=len)]:g}"] if fitting else []
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _path(name: str) -> Path:
+    return conf_dir() / "experiment" / f"{name}.yaml"
+
+
+def _is_study(name: str) -> bool:
+    """Whether there is a file of that name which is no preset: it has a title."""
+    path = _path(name)
+    return path.is_file() and "\ntitle: " in f"\n{path.read_text()}"
 
 
 def _read(name: str) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text())
+        content = yaml.safe_load(_path(name).read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"conf/experiment/{name}.yaml: cannot be read as YAML ({error}); mend the file") from error
     assert isinstance(content, dict)

@@ -3,33 +3,46 @@
     run-experiment experiment=sgp/tuning scale=virtual
     python scripts/choose_rates.py sgp virtual
 
-Each method has had the same grid and the same budget. The rate with the best top-1 is taken, the smaller of two alike.
+Each method (and what else the study's `by` names) has had the same grid and the same budget. The rate with the best
+top-1 is taken, the smaller of two alike. A rate at the edge of the grid is pointed out.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
 from pathlib import Path
 
 import yaml
 
 from runner import studies
 from runner.config import conf_dir
-from runner.report.runs import find_runs, parsed
+from runner.main import compose
+from runner.prepare import resolve
+from runner.report.runs import Run, read_run
+from runner.results import run_folder
 
 HEAD = "# Learning rates per 256 images, by scale and method, as scripts/choose_rates.py has found them; do not edit.\n"
 
 
-def chosen(preset: str, results_dir: Path) -> dict[str, float]:
-    """By algorithm."""
-    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for run in find_runs(results_dir, preset):
-        if run.summary is not None:
-            rate = parsed((run.folder / "config.yaml").read_bytes())["optimizer"]["reference_lr"]
-            found[run.summary["algorithm"]].append((float(run.values["top1"]), -float(rate)))
-            print(f"{run.summary['algorithm']:12} {rate:<8g} {100 * float(run.values['top1']):.2f} %")
-    return {algorithm: -max(tried)[1] for algorithm, tried in sorted(found.items())}
+def chosen(study: studies.Study, scale: str, results_dir: Path) -> dict[str, float]:
+    """By the words of its lines that have a rate each: "algorithm=sgp"."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for command in study.commands(scale):
+        words = " ".join(word for word in command if word.partition("=")[0] in study.by)
+        for composed, _ in compose([*command, f"results_dir={results_dir}"]):
+            config = resolve(composed)
+            rate, folder = float(config["optimizer"]["reference_lr"]), run_folder(config)
+            run = read_run(Run(folder, study.preset(scale), "unknown")) if folder.is_dir() else None
+            if run is None or run.summary is None:
+                raise SystemExit(
+                    f"{words} at {rate:g} has not finished: run-experiment experiment={study.name} scale={scale}"
+                )
+            found.setdefault(words, []).append((float(run.values["top1"]), -rate))
+    for words, tried in found.items():
+        grid, best = sorted(-rate for _, rate in tried), -max(tried)[1]
+        told = ", ".join(f"{-rate:g}: {100 * top1:.2f} %" for top1, rate in sorted(tried, key=lambda each: -each[1]))
+        print(f"{words}: {best:g}{' (edge of the grid)' if best in (grid[0], grid[-1]) else ''}, of {told}")
+    return {words: -max(tried)[1] for words, tried in sorted(found.items())}
 
 
 def main() -> None:
@@ -38,12 +51,9 @@ def main() -> None:
     parser.add_argument("scale", choices=studies.SCALES)
     parser.add_argument("--results-dir", type=Path, default=Path("results"))
     arguments = parser.parse_args()
-    study = studies.load(f"{arguments.paper}/tuning")
-    rates = chosen(study.preset(arguments.scale), arguments.results_dir)
+    rates = chosen(studies.load(f"{arguments.paper}/tuning"), arguments.scale, arguments.results_dir)
     path = conf_dir() / "experiment" / arguments.paper / "tuned.yaml"
-    every = yaml.safe_load(path.read_text()) if path.exists() else {}
-    path.write_text(HEAD + yaml.safe_dump((every or {}) | {arguments.scale: rates}))
-    print(f"{path}: {arguments.scale}: {rates}")
+    path.write_text(HEAD + yaml.safe_dump(studies.tuned(arguments.paper) | {arguments.scale: rates}))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,13 +29,26 @@ class Answer:
     assumption: str = ""
 
 
+def decided(holds: bool) -> Verdict:
+    """Of numbers without noise."""
+    return "holds" if holds else "does not hold"
+
+
+def every(verdicts: Iterable[Verdict]) -> Verdict:
+    """Of several conditions that must all hold."""
+    return next((each for each in ("does not hold", "undecided") if each in set(verdicts)), "holds")
+
+
 def difference(a: Values, b: Values) -> tuple[float, float, float]:
-    """mean(a) - mean(b), and its 95 % confidence interval by Welch's t."""
+    """mean(a) - mean(b), and its 95 % confidence interval by Welch's t; infinite where one side's values are."""
+    mine, theirs = list(a.of.values()), list(b.of.values())
+    gap = a.mean - b.mean
+    if not math.isfinite(gap) or len({*mine}) == len({*theirs}) == 1:
+        return (gap, gap, gap) if not math.isnan(gap) else (math.nan, -math.inf, math.inf)
     from scipy import stats
 
-    test = stats.ttest_ind(list(a.of.values()), list(b.of.values()), equal_var=False)
-    interval = test.confidence_interval(CONFIDENCE)
-    return a.mean - b.mean, float(interval.low), float(interval.high)
+    interval = stats.ttest_ind(mine, theirs, equal_var=False).confidence_interval(CONFIDENCE)
+    return gap, float(interval.low), float(interval.high)
 
 
 def at_most(value: float, low: float, high: float, limit: float) -> Verdict:
@@ -43,16 +58,29 @@ def at_most(value: float, low: float, high: float, limit: float) -> Verdict:
     return "does not hold" if low > limit else "undecided"
 
 
+def smaller(a: Values, b: Values) -> Verdict:
+    """Whether the mean of a is below that of b; infinite values are those of runs that never got there."""
+    lost_a, lost_b = (any(math.isinf(value) for value in values.of.values()) for values in (a, b))
+    if lost_a or lost_b:
+        all_a, all_b = (all(math.isinf(value) for value in values.of.values()) for values in (a, b))
+        return "holds" if all_b and not lost_a else "does not hold" if all_a and not lost_b else "undecided"
+    return at_most(*difference(a, b), 0.0)
+
+
+def longer(factors: Mapping[str, float]) -> str:
+    """Factors by which something takes longer, in words."""
+    return ", ".join(f"{name} {factor:.2f} times as long" for name, factor in factors.items())
+
+
 def overall(answers: list[Answer]) -> tuple[Verdict, str]:
     """One verdict for all assumptions, and the reason where there is none."""
     verdicts = {answer.verdict for answer in answers}
+    if verdicts == {"undecided"}:
+        return "undecided", "the 95 % interval reaches across the limit; more seeds narrow it"
     if len(verdicts) == 1:
-        [verdict] = verdicts
-        return (
-            verdict,
-            "the 95 % interval reaches across the limit; more seeds narrow it" if verdict == "undecided" else "",
-        )
-    said = {verdict: [a.assumption for a in answers if a.verdict == verdict] for verdict in sorted(verdicts)}
-    return "undecided", "it depends: " + "; ".join(
-        f"{verdict} with {', '.join(names)}" for verdict, names in said.items()
+        return verdicts.pop(), ""
+    said = (
+        f"{verdict} with {', '.join(answer.assumption for answer in answers if answer.verdict == verdict)}"
+        for verdict in sorted(verdicts)
     )
+    return "undecided", f"it depends: {'; '.join(said)}"

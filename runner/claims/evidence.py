@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,19 @@ class Values(NamedTuple):
     @property
     def mean(self) -> float:
         return statistics.fmean(self.of.values())
+
+    def told(self, form: str, scale: float = 1.0) -> str:
+        """Mean ± standard deviation; a time that some runs never reached is "never"."""
+        values = [scale * value for value in self.of.values()]
+        lost = sum(math.isinf(value) for value in values)
+        if lost:
+            return "never" if lost == len(values) else f"never in {lost} of {len(values)} runs"
+        spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+        return f"{scale * self.mean:{form}}{spread}"
+
+
+Measure = Callable[[Run], float | None]
+"""What a value is found by in a run; None where it has none."""
 
 
 class MissingRunsError(LookupError):
@@ -58,8 +72,12 @@ class Evidence:
         known = [(run, _settings(run)) for run in self.runs]
         return [(run, settings) for run, settings in known if settings is not None]
 
-    def measured(self, metric: str, *, seeds: int = 1, **conditions: Any) -> Values:
+    def measured(self, metric: str | Measure, *, seeds: int = 1, **conditions: Any) -> Values:
         """A metric of the runs of which all conditions hold, e.g. algorithm="sgp", cluster__inter__efficiency=0.75.
+
+        Args:
+            metric: its key in summaries, or what finds it in a run.
+            seeds: that there must be.
 
         Raises:
             MissingRunsError: of fewer seeds than that.
@@ -70,17 +88,14 @@ class Evidence:
         found = [run for run, _ in alike]
         if differing := sorted({key for _, settings in alike for key in _differing(settings, alike[0][1])}):
             raise ValueError(f"runs of {wanted} differ in {shorten(differing)} too")
-        measured = [
-            (int(run.values.get("seed") or 0), run.values[metric])
-            for run in found
-            if run.values.get(metric) is not None
-        ]
-        values = {seed: float(value) for seed, value in measured}
+        told = [(run, metric(run) if callable(metric) else run.values.get(metric)) for run in found]
+        measured = [(int(run.values.get("seed") or 0), float(value)) for run, value in told if value is not None]
+        values = dict(measured)
         if len(values) < len(measured):
             raise ValueError(f"several runs of one seed answer to {wanted}: {', '.join(run.identity for run in found)}")
         if len(values) < seeds or not values:
-            told = " ".join(f"{key}={value}" for key, value in wanted.items())
-            raise MissingRunsError(f"{len(values)} of {seeds} seeds of {told}")
+            asked = " ".join(f"{key}={value}" for key, value in wanted.items())
+            raise MissingRunsError(f"{len(values)} of {seeds} seeds of {asked}")
         self.used += found
         return Values(values)
 
@@ -100,9 +115,14 @@ def _settings(run: Run) -> dict[str, Any] | None:
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
     """The keys beside the seed, of what determines results, that differ; single values, not whole mappings."""
-    keys = {key for key in {*one, *other} if key.partition(".")[0] not in OUTSIDE and key not in OUTSIDE} - {"seed"}
-    plain = {key for key in keys if not isinstance(one.get(key), dict) and not isinstance(other.get(key), dict)}
-    return {key for key in plain if one.get(key) != other.get(key)}
+    return {
+        key
+        for key in {*one, *other}
+        if one.get(key) != other.get(key)
+        and not {key, key.partition(".")[0]} & {*OUTSIDE, "seed"}
+        and not isinstance(one.get(key), dict)
+        and not isinstance(other.get(key), dict)
+    }
 
 
 def _nodes(node: dict[str, Any], prefix: str) -> dict[str, Any]:

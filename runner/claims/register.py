@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from runner import studies
-from runner.claims import gossip, sgp
-from runner.claims.answers import Answer, overall
+from runner.claims import gossip, hier_avg, sasgd, sgp
+from runner.claims.answers import Answer, Verdict, overall
 from runner.claims.evidence import Evidence, MissingRunsError
 from runner.config import conf_dir
 from runner.report.runs import shorten
@@ -41,26 +41,35 @@ CHECKS = {
     "sgp-latency": Check("sgp/slow_nodes", sgp.latency),
     "sgp-accuracy": Check("sgp/accuracy", sgp.accuracy),
     "sgp-small": Check("sgp/accuracy", sgp.small),
+    "jin-small": Check("gossip/error_against_time", gossip.small),
+    "jin-large": Check("gossip/error_against_time", gossip.large),
     "jin-failures": Check("gossip/failures", gossip.failures),
     "jin-server": Check("gossip/contention", gossip.server),
+    "hier-k2": Check("hier_avg/K2", hier_avg.k2),
+    "hier-k1-s": Check("hier_avg/K1_and_S", hier_avg.k1_and_s),
+    "hier-kavg": Check("hier_avg/against_kavg", hier_avg.against_k_avg),
+    "hier-general": Check("hier_avg/special_cases", hier_avg.special_cases),
+    "sasgd-amortise": Check("sasgd/epoch_time", sasgd.amortise),
+    "sasgd-better": Check("sasgd/accuracy", sasgd.better),
+    "sasgd-downpour": Check("sasgd/accuracy", sasgd.downpour),
 }
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with its verdict."""
+    """A claim with its verdict, the reason where that is none, and the command that makes the runs behind it."""
 
     id: str
     claim: str
     source: str
     expression: str
-    verdict: str
-    reason: str
-    answers: list[Answer]
-    n: int
-    clock: str
     scale: str
-    command: str
+    verdict: Verdict = "not run"
+    reason: str = ""
+    answers: list[Answer] = field(default_factory=list)
+    n: int = 0
+    clock: str = ""
+    command: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return vars(self) | {"answers": [vars(answer) for answer in self.answers]}
@@ -84,20 +93,19 @@ def judge(results_dirs: Sequence[Path], scale: str, paper: str | None = None) ->
 
 
 def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Judged:
-    check = CHECKS.get(row["id"])
-    told = {"id": row["id"], "claim": row["claim"], "source": f"{row['source']} ({row['mark']})", "scale": scale}
-    if check is None:
-        return Judged(
-            **told, expression="", verdict="not run", reason="no check yet", answers=[], n=0, clock="", command=""
-        )
+    check = CHECKS[row["id"]]
+    judged = Judged(
+        id=row["id"],
+        claim=row["claim"],
+        source=f"{row['source']} ({row['mark']})",
+        expression=" ".join((check.answers.__doc__ or "").split()),
+        scale=scale,
+    )
     if scale != SCALE:
-        reason = f"is checked at scale={SCALE} only"
-        return Judged(**told, expression="", verdict="not run", reason=reason, answers=[], n=0, clock="", command="")
-    study = studies.load(check.study)
-    place = results_dirs[0]
-    elsewhere = "" if place == Path("results") else f" results_dir={shlex.quote(str(place))}"
-    evidence = Evidence.of(study.preset(scale), results_dirs)
-    reason = ""
+        return replace(judged, reason=f"is checked at scale={SCALE} only")
+    evidence = Evidence.of(studies.load(check.study).preset(scale), results_dirs)
+    verdict: Verdict
+    answers: list[Answer]
     try:
         answers = check.answers(evidence)
         verdict, reason = overall(answers)
@@ -105,9 +113,10 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         answers, verdict, reason = [], "not run", f"there are {error}"
     except ValueError as error:
         answers, verdict, reason = [], "undecided", str(error)
-    return Judged(
-        **told,
-        expression=" ".join((check.answers.__doc__ or "").split()),
+    place = results_dirs[0]
+    elsewhere = "" if place == Path("results") else f" results_dir={shlex.quote(str(place))}"
+    return replace(
+        judged,
         verdict=verdict,
         reason=reason,
         answers=answers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.claims.answers import Answer, Verdict, at_most, difference
+from runner.claims.answers import Answer, Verdict, at_most, decided, difference, longer
 from runner.claims.evidence import Evidence
 
 SEEDS = 3
@@ -42,7 +42,7 @@ def speed(evidence: Evidence) -> list[Answer]:
         times = [1000 * _iteration_s(evidence, name, 32, **differs) for name in ("allreduce", "sgp")]
         ratio = times[0] / times[1]
         numbers = f"allreduce {times[0]:.0f} ms, sgp {times[1]:.0f} ms: {ratio:.2f} times"
-        answers.append(Answer("holds" if ratio >= 3.1 else "does not hold", numbers, 1, assumption))
+        answers.append(Answer(decided(ratio >= 3.1), numbers, 1, assumption))
     return answers
 
 
@@ -52,7 +52,7 @@ def scaling(evidence: Evidence) -> list[Answer]:
     for assumption, differs in ASSUMPTIONS.items():
         few, many = (1000 * _iteration_s(evidence, "sgp", nodes, **differs) for nodes in (4, 32))
         numbers = f"{few:.0f} ms on 4 nodes, {many:.0f} ms on 32: {100 * few / many:.1f} %"
-        answers.append(Answer("holds" if few / many >= 0.886 else "does not hold", numbers, 1, assumption))
+        answers.append(Answer(decided(few / many >= 0.886), numbers, 1, assumption))
     return answers
 
 
@@ -67,9 +67,7 @@ def latency(evidence: Evidence) -> list[Answer]:
             name: _iteration_s(evidence, name, 32, **differs) / _iteration_s(evidence, name, 32)
             for name in ("allreduce", "sgp")
         }
-        verdict: Verdict = "holds" if factors["sgp"] < factors["allreduce"] else "does not hold"
-        numbers = ", ".join(f"{name} {factor:.2f} times as long" for name, factor in factors.items())
-        answers.append(Answer(verdict, numbers, 1, what))
+        answers.append(Answer(decided(factors["sgp"] < factors["allreduce"]), longer(factors), 1, what))
     return answers
 
 

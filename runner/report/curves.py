@@ -94,6 +94,28 @@ def folded_curves(runs: Sequence[Run], by: Sequence[str], value: str) -> tuple[l
     ], problems
 
 
+def time_to(run: Run, top1: float) -> float | None:
+    """Seconds of training until an evaluation of the run's own model first shows that top-1; inf where none does.
+
+    None where the run has no evaluation.
+    """
+    rows = _top1(run)
+    return next((seconds for seconds, value in rows if value >= top1), math.inf) if rows else None
+
+
+def mean_top1(run: Run) -> float | None:
+    """Over all evaluations: how high the learning curve lies."""
+    rows = _top1(run)
+    return sum(value for _, value in rows) / len(rows) if rows else None
+
+
+def _top1(run: Run) -> list[tuple[float, float]]:
+    """(seconds of training, top-1 of the run's own model) of each evaluation that has both."""
+    key = top1_key(run.values.get("evaluated_model"))
+    rows = [(_number(row.get("time_s")), _number(row.get(key))) for row in read_evaluations(run)[0]]
+    return [(seconds, value) for seconds, value in rows if not math.isnan(seconds + value)]
+
+
 def _fold(key: tuple[Any, ...], group: list[list[dict[str, Any]]], value: str) -> Curve:
     import numpy as np
 

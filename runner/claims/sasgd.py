@@ -1,0 +1,83 @@
+"""The claims of Cong, Bhardwaj, Feng 2017 (ICPP) at the virtual scale."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+from runner.claims.answers import Answer, at_most, decided, difference, every, smaller
+from runner.claims.evidence import Evidence, Measure, Values
+from runner.report.curves import time_to
+from runner.report.runs import Run
+
+SEEDS = 3
+LEARNERS = 16
+INTERVALS = (1, 50)
+TARGET = 0.8
+"""The top-1 to be reached."""
+ASSUMPTIONS: dict[str, dict[str, Any]] = {
+    "10 Gbit/s Ethernet": {"cluster": "10gbe", "cluster__inter__efficiency": 1.0},
+    "links at 0.75 of the wire, as gloo reached on shaped ones": {"cluster__inter__efficiency": 0.75},
+    "100 Gbit/s InfiniBand": {"cluster": "infiniband_100g"},
+}
+
+
+def _method(name: str, T: int) -> dict[str, Any]:
+    keys = {"sasgd": ["T"], "downpour": ["n_push", "n_fetch"], "eamsgd": ["tau"]}[name]
+    return {"algorithm": name} | {f"algorithm__{key}": T for key in keys}
+
+
+def _iteration_ms(evidence: Evidence, name: str, T: int, **more: Any) -> float:
+    timing: dict[str, Any] = {"problem": "none", "nodes": LEARNERS, **more}
+    return 1000 * evidence.measured("iteration_time_s", **_method(name, T), **timing).mean
+
+
+def amortise(evidence: Evidence) -> list[Answer]:
+    """An iteration of 16 learners waits for communication at most 1.1 / 50 as long with T=50 as with T=1."""
+    answers = []
+    for assumption, links in ASSUMPTIONS.items():
+        timing: dict[str, Any] = {"problem": "none", "nodes": LEARNERS, **links}
+        waits = {T: 1000 * evidence.measured(_wait_s, **_method("sasgd", T), **timing).mean for T in INTERVALS}
+        numbers = f"{waits[1]:.3f} ms with T=1, {waits[50]:.4f} ms with T=50: 1 / {waits[1] / waits[50]:.0f}"
+        answers.append(Answer(decided(50 * waits[50] <= 1.1 * waits[1]), numbers, 1, assumption))
+    return answers
+
+
+def _wait_s(run: Run) -> float:
+    """For communication, per iteration."""
+    return float(run.values["wait_s"] / run.values["iterations"])
+
+
+def better(evidence: Evidence) -> list[Answer]:
+    """At 16 learners and equal intervals SASGD takes less time an iteration than the other two; its top-1 is higher."""
+    answers = []
+    for T in INTERVALS:
+        for assumption, links in ASSUMPTIONS.items():
+            times = {name: _iteration_ms(evidence, name, T, **links) for name in ("sasgd", "downpour", "eamsgd")}
+            numbers = ", ".join(f"{name} {milliseconds:.2f} ms" for name, milliseconds in times.items())
+            fastest = times["sasgd"] < min(times["downpour"], times["eamsgd"])
+            answers.append(Answer(decided(fastest), numbers, 1, f"communication, T={T}, {assumption}"))
+        top1 = {name: _trained(evidence, "top1", **_method(name, T)) for name in ("sasgd", "downpour", "eamsgd")}
+        higher = [at_most(*difference(top1[name], top1["sasgd"]), 0.0) for name in ("downpour", "eamsgd")]
+        numbers = ", ".join(f"{name} {values.told('.2f', 100)} %" for name, values in top1.items())
+        answers.append(Answer(every(higher), numbers, SEEDS, f"convergence, T={T}"))
+    return answers
+
+
+def _trained(evidence: Evidence, metric: str | Measure, nodes: int = LEARNERS, **method: Any) -> Values:
+    return evidence.measured(metric, problem="supervised", nodes=nodes, seeds=SEEDS, **method)
+
+
+def downpour(evidence: Evidence) -> list[Answer]:
+    """16 learners of Downpour reach a top-1 of 80 % less than 8 times as fast as SGD on one."""
+    measure = partial(time_to, top1=TARGET)
+    alone = _trained(evidence, measure, nodes=1, algorithm="allreduce")
+    answers = []
+    for T in INTERVALS:
+        times = _trained(evidence, measure, **_method("downpour", T))
+        eightfold = Values({seed: LEARNERS / 2 * seconds for seed, seconds in times.of.items()})
+        speedup = f": {alone.mean / times.mean:.1f} times as fast" if math.isfinite(times.mean) else ""
+        numbers = f"SGD {alone.told('.1f')} s, Downpour {times.told('.1f')} s{speedup}"
+        answers.append(Answer(smaller(alone, eightfold), numbers, SEEDS, f"n_push = n_fetch = {T}"))
+    return answers
