@@ -14,6 +14,7 @@ import typer
 from runner.commands import following
 from runner.commands.claims import claims
 from runner.commands.options import Experiment, Format, ResultsDir, Where, read, say, user_errors
+from runner.commands.report import report
 from runner.report.runs import STATUSES, unknown_name
 
 if TYPE_CHECKING:
@@ -118,6 +119,10 @@ def table(
         str | None,
         typer.Option(metavar="METRIC,...", help="What to show.", show_default="top-1, epoch time, time split, bytes"),
     ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Also the time until this top-1 was first seen, as a fraction.", show_default=False),
+    ] = None,
     table_format: TableFormat = None,
     output: Output = None,
     results_dir: ResultsDir = Path("results"),
@@ -131,15 +136,23 @@ def table(
             raise ValueError("--rows and --columns go together: name both, for example --rows method --columns nodes")
         if rows is not None and by is not None:
             raise ValueError("--by makes rows and --rows with --columns a grid: use one or the other")
+        if target is not None and not 0 < target <= 1:
+            raise ValueError(f"--target {target:g}: is a top-1 as a fraction, such as 0.8")
         runs = read(results_dir, experiment, where)
 
         from runner.report import frames, tables
 
         frame = frames.summaries(runs)
+        shown = _names(values)
+        if target is not None:
+            frame = frames.with_time_to(frame, runs, target)
+            shown = shown or ["top1", "time_to_target_s", "training_time_s"]
         if rows is not None and columns is not None:
-            made = tables.pivot(frame, rows, columns, _names(values))
+            made = tables.pivot(frame, rows, columns, shown)
         else:
-            made = tables.comparison(frame, _names(by), _names(values))
+            made = tables.comparison(frame, _names(by), shown)
+        if target is not None:
+            made.notes.append(tables.target_note(target))
         made.notes.extend(filter(None, [tables.left_out(runs)]))
         _write(made, table_format, output)
 
@@ -253,6 +266,7 @@ def topology(
 
 
 app.command()(claims)
+app.command()(report)
 following.register(app)
 
 

@@ -141,13 +141,10 @@ def _study(arguments: list[str], first: Config) -> list[str]:
     found = studies.asked(arguments)
     if found is None:
         return []
+    from runner.study_runs import deviations_of
+
     study, scale = found
-    alike = (f"algorithm={first['choices']['algorithm']}", f"nodes={first['nodes']}", f"seed={first['seed']}")
-    try:
-        [(paper, _)] = compose([f"experiment={study.paper}/paper", *alike])
-    except ConfigError:  # with an option of the user's own there is nothing to hold it against
-        return [f"{study.title}; {study.source}", *study.notes, f"scale {scale}"]
-    differs = studies.deviations(first, paper)
+    differs = deviations_of(study, first)
     told = f"scale {scale}" + (f", which differs from the paper's setting in {', '.join(differs)}" if differs else "")
     return [f"{study.title}; {study.source}", *study.notes, told]
 

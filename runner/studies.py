@@ -23,7 +23,7 @@ MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
 """Groups of which another option makes another experiment."""
 DERIVED = {"device", "backend", "optimizer.lr"}
 """Filled in where they are left open."""
-KEYS = {"title", "source", "notes", "of", "by", *SCALES}
+KEYS = {"title", "source", "notes", "of", "by", "table", "target", "figures", *SCALES}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Study:
         notes: what a reader must know beside the settings that differ from the paper's.
         of: preset of its runs, where that is not the scale's: {scale} stands for it.
         by: of a study that chooses learning rates: the settings that have one each.
+        table: options of `experiments table`: {by: [...], values: [...]} or {rows: ..., columns: ..., values: [...]}.
+        target: the top-1 whose time the table's time_to_target_s is.
+        figures: options of `experiments plot` for each: {x: ..., y: ..., by: [...], where: [...]}.
     """
 
     name: str
@@ -46,6 +49,9 @@ class Study:
     notes: list[str] = field(default_factory=list)
     of: str = "{scale}"
     by: list[str] = field(default_factory=lambda: ["algorithm"])
+    table: dict[str, Any] = field(default_factory=dict)
+    target: float | None = None
+    figures: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def paper(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,8 @@ from runner import studies
 from runner.claims import gossip, hier_avg, sasgd, sgp
 from runner.claims.answers import Answer, Verdict, overall
 from runner.claims.evidence import Evidence, MissingRunsError
-from runner.config import conf_dir
+from runner.claims.published import rows
 from runner.report.runs import shorten
-
-PUBLISHED = (conf_dir().with_name("published"), conf_dir().parent / "results/published")
-"""Where the published values are, of an installed package and of a checkout."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +73,7 @@ class Judged:
 
 def published() -> list[dict[str, str]]:
     """The rows of claims.csv: id, paper, claim, mark, source."""
-    folder = next(path for path in PUBLISHED if path.is_dir())
-    with (folder / "claims.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return rows("claims")
 
 
 def papers() -> list[str]:

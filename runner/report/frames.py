@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from runner.report.derived import share_settings, with_scaling
 from runner.report.metrics import METRICS, top1_key
 from runner.report.runs import COUNTS, Run, natural_order, shorten, unknown_name
 
@@ -42,11 +43,13 @@ _NO_ROW_KEY = {"status", "group", "seed", "identity", "staleness", *METRICS}
 def summaries(runs: Iterable[Run]) -> "pd.DataFrame":
     """One row per finished run, one column per key of any summary; object columns, None where a run has no such key.
 
+    What all `settings` have in common stands in `shared_settings`; `speedup` and the like are beside what was measured.
+
     Raises LookupError where no run is finished.
     """
     import pandas as pd
 
-    rows = [run.values for run in runs if run.summary is not None]
+    rows = share_settings(run.values for run in runs if run.summary is not None)
     if not rows:
         raise LookupError("none of the runs has finished; `experiments list` shows where they are")
     keys = list(
@@ -55,7 +58,18 @@ def summaries(runs: Iterable[Run]) -> "pd.DataFrame":
         )
     )
     # An object array from the start: pandas would turn None into NaN, and a loss that is NaN is no missing one.
-    return pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in keys})
+    frame = pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in keys})
+    return with_scaling(frame, ("method", "topology", "settings", *_SHOWN))
+
+
+def with_time_to(frame: "pd.DataFrame", runs: Iterable[Run], top1: float) -> "pd.DataFrame":
+    """The frame of these runs with `time_to_target_s`, the seconds of training until that top-1 was first seen."""
+    import pandas as pd
+
+    from runner.report.curves import time_to
+
+    times = [time_to(run, top1) for run in runs if run.summary is not None]
+    return frame.assign(time_to_target_s=pd.Series(times, index=frame.index, dtype=object))
 
 
 def fold(frame: "pd.DataFrame", by: Sequence[str], values: Sequence[str]) -> "pd.DataFrame":
@@ -177,6 +191,7 @@ def setting_sentence(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> str:
         ("cluster", "cluster {}"),
         ("cost", "cost {}"),
         ("failures", "failures {}"),
+        ("shared_settings", "{}"),
         ("settings", "{}"),
     ):
         if key in besides or key not in frame:

@@ -26,6 +26,10 @@ METRICS = {
     "epoch_time_s": Metric("epoch time (s)", "seconds"),
     "training_time_s": Metric("training time (s)", "seconds"),
     "iteration_time_s": Metric("time per iteration (ms)", "milliseconds"),
+    "time_to_target_s": Metric("time to target (s)", "seconds"),  # see --target
+    "samples_per_s": Metric("samples per second", "count"),
+    "speedup": Metric("speed-up", "number"),  # in samples per second, over the fewest workers of the same method
+    "scaling_efficiency": Metric("scaling efficiency (%)", "share"),
     "iterations": Metric("iterations", "count"),
     "compute_share": Metric("compute (%)", "share"),
     "wait_share": Metric("wait (%)", "share"),
@@ -75,6 +79,8 @@ def written(value: float | str | None, std: float | None, kind: Kind) -> str:
         return "–"
     if isinstance(value, str) or kind == "text":
         return str(value)
+    if value == math.inf and kind == "seconds":
+        return "never"
     if kind == "bytes":
         return bytes_written(value)
     if kind == "count":

@@ -1,0 +1,99 @@
+"""Published values beside measured ones. What is only recalled is never shown as published."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.claims import sgp
+from runner.claims.evidence import Evidence, MissingRunsError
+from runner.config import conf_dir
+from runner.report.formats import Cell, Column, Table
+
+FOLDERS = (conf_dir().with_name("published"), conf_dir().parent / "results/published")
+"""Where the published values are, of an installed package and of a checkout."""
+SHOWN = {"text": "", "code": " (authors' code)", "second": " †"}
+"""How each mark stands beside its value; rows with another mark are left out."""
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    """Of results/published/<name>.csv; none where there is no such file."""
+    path = next(folder for folder in FOLDERS if folder.is_dir()) / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | None:
+    """The paper's numbers, and what its runs at that scale say; None where no number of it is known."""
+    if paper != "sgp":
+        return None
+    evidence = Evidence.of(f"{paper}/{scale}", places)
+    body = [_of_sgp(row, evidence) for row in rows("sgp") if row["mark"] in SHOWN]
+    body += [
+        _of_slowmo(row, evidence) for row in rows("slowmo") if row["dataset"] == "ImageNet" and row["mark"] in SHOWN
+    ]
+    columns = [
+        Column("what", "what", wraps=True),
+        Column("published", "published"),
+        Column("measured", "measured"),
+        Column("difference", "difference"),
+        Column("source", "source", wraps=True),
+    ]
+    notes = [
+        "Measured times: 10 Gbit/s Ethernet, ideal links, no overlap with the backward pass, as for ResNet-50 on V100.",
+        "Measured accuracies are of another task and network, so that no difference is taken.",
+        "† from secondary notes.",
+    ]
+    return Table("", columns, [[Cell(text) for text in line] for line in body], notes)
+
+
+def _of_sgp(row: dict[str, str], evidence: Evidence) -> list[str]:
+    measured, difference = _measured(row, evidence)
+    relation = "" if row["relation"] == "equal" else f"{row['relation']} "
+    unit = {"hour": "h", "percent": "%", "percentage point": "points", "ratio": "times"}[row["unit"]]
+    nodes = f", {row['nodes']} nodes" if row["nodes"] else ""
+    what = f"{row['metric'].replace('_', ' ').replace('top1', 'top-1')}, {row['algorithm']}{nodes}"
+    published = f"{relation}{row['value']} {unit}{SHOWN[row['mark']]}"
+    return [what, published, measured, difference, f"{row['version']}: {row['source']}"]
+
+
+def _measured(row: dict[str, str], evidence: Evidence) -> tuple[str, str]:
+    """What the runs say of a row of sgp.csv, and by how much that differs."""
+    value = float(row["value"])
+    try:
+        if row["metric"] == "training_time" and row["algorithm"] in ("sgp", "allreduce"):
+            hours = (
+                float(row["epochs"] or 90)
+                * sgp.timing(evidence, row["algorithm"], int(row["nodes"]), "epoch_time_s")
+                / 3600
+            )
+            return f"{hours:.2f} h", f"{100 * (hours / value - 1):+.0f} %"
+        if row["metric"] == "speedup":
+            times = [sgp.timing(evidence, name, 32, "iteration_time_s") for name in ("allreduce", "sgp")]
+            return f"{times[0] / times[1]:.2f} times", f"{100 * (times[0] / times[1] / value - 1):+.0f} %"
+        if row["metric"] == "scaling_efficiency":
+            few, many = (sgp.timing(evidence, "sgp", nodes, "iteration_time_s") for nodes in (4, 32))
+            return f"{100 * few / many:.1f} %", f"{100 * few / many - value:+.1f} points"
+        if row["metric"] == "top1_gap":
+            gap, low, high, _ = sgp.gap(evidence, int(row["nodes"].split()[-1]))
+            return f"{gap:.2f} points ({low:.2f} to {high:.2f})", "–"
+    except MissingRunsError:
+        return "not run", "–"
+    return "–", "–"
+
+
+def _of_slowmo(row: dict[str, str], evidence: Evidence) -> list[str]:
+    algorithm = {"osgp": "sgp"}.get(row["algorithm"], row["algorithm"])
+    published = float(row["ms_per_iteration"])
+    measured, difference = "not run", "–"
+    try:
+        overlap = {"algorithm__overlap": 1} if row["algorithm"] == "osgp" else {}
+        milliseconds = 1000 * sgp.timing(evidence, algorithm, int(row["nodes"]), "iteration_time_s", **overlap)
+        measured, difference = f"{milliseconds:.0f} ms", f"{100 * (milliseconds / published - 1):+.0f} %"
+    except MissingRunsError:
+        pass
+    what = f"time per iteration, {row['algorithm']}, {row['nodes']} nodes"
+    return [what, f"{published:.0f} ms{SHOWN[row['mark']]}", measured, difference, row["source"]]

@@ -1,0 +1,119 @@
+"""`experiments report`: a paper's claims, tables and figures as one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner import studies
+from runner.commands.options import ResultsDir, say, user_errors
+from runner.report.runs import Run, find_runs, unknown_name
+
+if TYPE_CHECKING:
+    from runner.report.page import Section
+
+TITLES = {
+    "sgp": "Stochastic Gradient Push (Assran et al. 2019)",
+    "gossip": "How to scale distributed deep learning? (Jin et al. 2016)",
+    "hier_avg": "Hier-AVG (Zhou & Cong 2019)",
+    "sasgd": "SASGD (Cong, Bhardwaj, Feng 2017)",
+}
+
+
+def report(
+    paper: Annotated[str, typer.Argument(help=f"Of {', '.join(TITLES)}.", show_default=False)],
+    scale: Annotated[str, typer.Option(help=f"Of the runs: {', '.join(studies.SCALES)}.")] = "virtual",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file.", show_default="results/reports/<paper>.html")
+    ] = None,
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """One HTML page of a paper: claims, tables, figures, deviations, commands.
+
+    Reads results/runs, and of what is not there results/showcase.
+    """
+    with user_errors():
+        if paper not in TITLES:
+            raise unknown_name("paper", paper, list(TITLES))
+        if scale not in studies.SCALES:
+            raise unknown_name("--scale", scale, studies.SCALES)
+
+        from runner.claims.published import beside_measured
+        from runner.claims.register import judge
+        from runner.report.page import Page
+
+        places = [results_dir, results_dir / "showcase"]
+        mine = [study for study in map(studies.load, studies.names()) if study.paper == paper and scale in study.lines]
+        if not mine:
+            known = sorted(
+                {each for study in map(studies.load, studies.names()) if study.paper == paper for each in study.lines}
+            )
+            raise ValueError(f"--scale {scale}: {paper} has the scales {', '.join(known)}")
+        sections = [section_of(study, scale, places) for study in mine]
+        page = Page(
+            title=TITLES[paper],
+            subtitle=f"Scale {scale}. Made by `experiments report {paper} --scale {scale}`.",
+            claims=judge(places, scale, paper),
+            sections=sections,
+            published=beside_measured(paper, scale, places),
+            environment=environment(paper, scale, places),
+        )
+        path = output or results_dir / "reports" / f"{paper}-{scale}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page.html(), encoding="utf-8")
+        typer.echo(str(path))
+
+
+def section_of(study: studies.Study, scale: str, places: Sequence[Path]) -> Section:
+    """The study's table and figures, of those of its runs that have finished."""
+    from runner.report.page import Section, picture
+    from runner.report.study import figures_of, table_of
+    from runner.study_runs import cells_of, deviations_of, found
+
+    cells = cells_of(study, scale)
+    runs, problems = found(cells, study.preset(scale), places)
+    if len(runs) < len(cells):
+        problems.append(f"{len(cells) - len(runs)} of {len(cells)} runs have not finished.")
+    for problem in problems:
+        say(f"{study.name}: {problem}")
+    section = Section(
+        anchor=study.name.replace("/", "-"),
+        title=study.title,
+        source=study.source,
+        command=f"run-experiment experiment={study.name} scale={scale}",
+        notes=study.notes,
+        deviations=deviations_of(study, cells[0]),
+        problems=problems,
+    )
+    if not runs:
+        return section
+    figures, unread = figures_of(study, runs)
+    pictures = [picture(figure) for _, figure in figures]
+    return replace(section, table=table_of(study, runs), figures=pictures, problems=[*problems, *unread])
+
+
+def environment(paper: str, scale: str, places: Sequence[Path]) -> list[str]:
+    """What the runs say of their machines, and the showcase of how long they took."""
+    lines: dict[str, None] = {}
+    for place in places:
+        for record in sorted((place / "measured").glob(f"{paper}-{scale}.json")):
+            told = json.loads(record.read_text())
+            lines.update(dict.fromkeys(f"{key}: {value}" for key, value in told.items()))
+        if (place / "runs" / paper).is_dir():
+            for run in find_runs(place, paper):
+                lines.update(dict.fromkeys(_told(run)))
+    return list(lines)
+
+
+def _told(run: Run) -> list[str]:
+    try:
+        told = json.loads((run.folder / "environment.json").read_text())
+    except (OSError, ValueError):
+        return []
+    machine = f"{told.get('cpus')} cores, Python {told.get('python')}, torch {told.get('torch')}"
+    return [f"{machine}, commit {str(told.get('commit'))[:12]}"]

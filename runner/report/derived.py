@@ -1,0 +1,72 @@
+"""What follows from several runs together: settings that all share, speed-up and scaling efficiency."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FOLLOWS_FROM_SIZE = {"nodes", "workers", "batch_size", "global_batch_size", "lr", "seed", "gpus_per_node"}
+
+
+def share_settings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with what all their `settings` have in common moved to `shared_settings`.
+
+    >>> share_settings([{"settings": "epochs=2, k=1"}, {"settings": "epochs=2"}])[0]
+    {'settings': 'k=1', 'shared_settings': 'epochs=2'}
+    """
+    rows = list(rows)
+    parts = [str(row.get("settings") or "").split(", ") for row in rows]
+    shared = set(parts[0]).intersection(*parts[1:]) if parts else set()
+    common = {"shared_settings": ", ".join(part for part in parts[0] if part in shared)} if parts else {}
+    return [
+        row | {"settings": ", ".join(part for part in mine if part not in shared)} | common
+        for row, mine in zip(rows, parts, strict=True)
+    ]
+
+
+def with_scaling(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+    """The frame with throughput, and with what that is of the same method's with the fewest workers.
+
+    Args:
+        settings: keys in which runs of one series agree, whatever their size.
+    """
+    rows = frame.to_dict("records")
+    keys = [key for key in settings if key in frame and key not in _FOLLOWS_FROM_SIZE]
+    series: dict[tuple[Any, ...], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    rates: list[float | None] = []
+    for row in rows:
+        seconds, samples = row.get("iteration_time_s"), row.get("global_batch_size")
+        rates.append(samples / seconds if seconds and samples and row.get("workers") else None)
+        if rates[-1] is not None:
+            series[tuple(row[key] for key in keys)][int(row["workers"])].append(rates[-1])
+    speedups: list[float | None] = []
+    efficiencies: list[float | None] = []
+    for row, rate in zip(rows, rates, strict=True):
+        speedup = efficiency = None
+        if rate is not None:
+            by_workers = series[tuple(row[key] for key in keys)]
+            fewest = min(by_workers)
+            speedup = rate * len(by_workers[fewest]) / sum(by_workers[fewest])
+            efficiency = speedup * fewest / row["workers"]
+        speedups.append(speedup)
+        efficiencies.append(efficiency)
+    return frame.assign(
+        **{
+            name: _objects(values, frame)
+            for name, values in (
+                ("samples_per_s", rates),
+                ("speedup", speedups),
+                ("scaling_efficiency", efficiencies),
+            )
+        }
+    )
+
+
+def _objects(values: Sequence[Any], frame: pd.DataFrame) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.Series(values, index=frame.index, dtype=object)  # None stays None

@@ -1,0 +1,52 @@
+"""What a study shows: its table and its figures, of its own runs and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runner.report import figures, frames, tables
+from runner.report.formats import Table
+from runner.report.runs import Run, filter_runs
+from runner.studies import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def table_of(study: Study, runs: Sequence[Run]) -> Table:
+    """
+    Raises:
+        LookupError: none of the runs has finished.
+    """
+    frame = frames.summaries(runs)
+    asked = dict(study.table)
+    if study.target is not None:
+        frame = frames.with_time_to(frame, runs, study.target)
+    known = {value for value in asked.get("values", ()) if value in frame and frame[value].notna().any()}
+    values = [value for value in asked.pop("values", ()) if value in known] or None
+    made = (
+        tables.pivot(frame, **asked, values=values)
+        if "rows" in asked
+        else tables.comparison(frame, **asked, values=values)
+    )
+    if study.target is not None:
+        made.notes.append(tables.target_note(study.target))
+    return made
+
+
+def figures_of(study: Study, runs: Sequence[Run]) -> tuple[list[tuple[str, Figure]], list[str]]:
+    """Each figure with a name for its file; and what could not be read or drawn."""
+    drawn: list[tuple[str, Figure]] = []
+    problems: list[str] = []
+    for asked in study.figures:
+        where = asked.get("where", [])
+        try:
+            chosen = filter_runs(list(runs), where)
+            figure, name, unread = figures.draw(chosen, x=asked.get("x"), y=asked.get("y"), by=asked.get("by"))
+        except LookupError as error:
+            problems.append(f"{study.name}: {error}")
+            continue
+        drawn.append(("-".join([study.name.replace("/", "-"), *where, name]), figure))
+        problems += unread
+    return drawn, problems
