@@ -60,10 +60,19 @@ def _main(arguments: list[str]) -> int:
 
     console = Console(highlight=False)
     cells = [(resolve(config), overrides) for config, overrides in composed]
-    for line in [*_study(arguments, composed[0][0]), *announcements([config for config, _ in cells])]:
+    configs = [config for config, _ in cells]
+    for line in [*_study(arguments, composed[0][0]), *announcements(configs)]:
         console.print(line, soft_wrap=True, markup=False)
     signal.signal(signal.SIGINT, on_interrupt)
-    return dry_run(cells, console) if any(config["dry_run"] for config, _ in cells) else run_all(cells, console)
+    if any(config["dry_run"] for config in configs):
+        return dry_run(cells, console)
+    exit_status = run_all(cells, console)
+    found = studies.asked(arguments)
+    if found is not None and exit_status < 128 and not any(map(on_slurm, configs)):
+        from runner.study_runs import show
+
+        console.print(show(found[0], configs, Path(configs[0]["results_dir"])), soft_wrap=True, markup=False)
+    return exit_status
 
 
 def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from runner import studies
 from runner.build import ConfigError
 from runner.config import Config
-from runner.report.runs import Run, find_runs
+from runner.report.runs import Run, find_runs, read_run
 
 
 def cells_of(study: studies.Study, scale: str) -> list[Config]:
@@ -55,3 +55,19 @@ def deviations_of(study: studies.Study, cell: Config) -> list[str]:
     except ConfigError:  # an option of the user's own has nothing to be held against
         return []
     return studies.deviations(cell, paper)
+
+
+def show(study: studies.Study, cells: Sequence[Config], results_dir: Path) -> str:
+    """The study's table, of those of its cells that have finished, and where its figures have been written."""
+    from runner.report import figures, formats
+    from runner.report.study import figures_of, table_of
+    from runner.results import run_folder
+
+    runs = [read_run(Run(run_folder(config), "", "unknown")) for config in cells]
+    if not any(run.summary is not None for run in runs):
+        return ""
+    drawn, problems = figures_of(study, runs)
+    paths = [results_dir / "figures" / f"{name}.png" for name, _ in drawn]
+    for path, (_, figure) in zip(paths, drawn, strict=True):
+        figures.save(figure, path)
+    return "\n".join([formats.terminal(table_of(study, runs)), *map(str, paths), *problems])

@@ -29,9 +29,9 @@ class Answer:
     assumption: str = ""
 
 
-def decided(holds: bool) -> Verdict:
-    """Of numbers without noise."""
-    return "holds" if holds else "does not hold"
+def decided(*holds: bool) -> Verdict:
+    """Of numbers with little noise or none: whether every seed says so, or none does."""
+    return "holds" if all(holds) else "undecided" if any(holds) else "does not hold"
 
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:
@@ -67,9 +67,9 @@ def smaller(a: Values, b: Values) -> Verdict:
     return at_most(*difference(a, b), 0.0)
 
 
-def longer(factors: Mapping[str, float]) -> str:
+def longer(factors: Mapping[str, Values]) -> str:
     """Factors by which something takes longer, in words."""
-    return ", ".join(f"{name} {factor:.2f} times as long" for name, factor in factors.items())
+    return ", ".join(f"{name} {factor.told('.2f')} times as long" for name, factor in factors.items())
 
 
 def overall(answers: list[Answer]) -> tuple[Verdict, str]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -17,7 +17,8 @@ from runner.identity import OUTSIDE
 from runner.report.runs import Run, find_runs, parsed, shorten
 
 
-class Values(NamedTuple):
+@dataclass(frozen=True)
+class Values:
     """A measured value of alike runs, by seed."""
 
     of: dict[int, float]
@@ -25,6 +26,12 @@ class Values(NamedTuple):
     @property
     def mean(self) -> float:
         return statistics.fmean(self.of.values())
+
+    def __truediv__(self, other: Values) -> Values:
+        """Seed by seed; of a side that has one value for all, that one."""
+        seeds = self.of if len(self.of) > 1 else other.of
+        mine, theirs = (dict.fromkeys(seeds, v.mean) if len(v.of) == 1 else v.of for v in (self, other))
+        return Values({seed: mine[seed] / theirs[seed] for seed in seeds if seed in mine and seed in theirs})
 
     def told(self, form: str, scale: float = 1.0) -> str:
         """Mean ± standard deviation; a time that some runs never reached is "never"."""

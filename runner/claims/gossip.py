@@ -21,12 +21,12 @@ def server(evidence: Evidence) -> list[Answer]:
     factors = {}
     for name in ("easgd", "async_sgd", "gossip_pull", "allreduce"):
         few, many = (
-            evidence.measured("iteration_time_s", algorithm=name, nodes=nodes, problem="none", cluster="10gbe").mean
+            evidence.measured("iteration_time_s", algorithm=name, nodes=nodes, problem="none", cluster="10gbe")
             for nodes in (FEW, MANY)
         )
         factors[name] = many / few
-    with_server = min(factors["easgd"], factors["async_sgd"])
-    without = max(factors["gossip_pull"], factors["allreduce"])
+    with_server = min(factors["easgd"].mean, factors["async_sgd"].mean)
+    without = max(factors["gossip_pull"].mean, factors["allreduce"].mean)
     return [Answer(decided(with_server > without), longer(factors), 1, "one server, on a node's own link")]
 
 
@@ -43,12 +43,12 @@ def failures(evidence: Evidence) -> list[Answer]:
     for what, differs in ill.items():
         factors = {}
         for name in ("allreduce", "gossip_pull", "gossip_push"):
-            times = [
-                evidence.measured("training_time_s", algorithm=name, **common, **conditions).mean
+            with_it, without = (
+                evidence.measured("training_time_s", algorithm=name, **common, **conditions)
                 for conditions in (differs, well)
-            ]
-            factors[name] = times[0] / times[1]
-        slowest, *gossip = factors.values()
+            )
+            factors[name] = with_it / without
+        slowest, *gossip = (factor.mean for factor in factors.values())
         answers.append(Answer(decided(slowest > max(gossip)), longer(factors), 1, what))
     return answers
 

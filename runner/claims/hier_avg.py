@@ -24,7 +24,7 @@ def _less_error(better: Values, worse: Values, names: tuple[str, str], what: str
     gap, low, high = (100 * value for value in difference(worse, better))
     told = [f"{name} {values.told('.2f', 100)} %" for name, values in zip(names, (better, worse), strict=True)]
     numbers = f"{', '.join(told)} (95 %: {-high:.2f} to {-low:.2f} points)"
-    return Answer(at_most(gap, low, high, 0.0), numbers, SEEDS, what)
+    return Answer(at_most(gap, low, high, 0.0), numbers, min(len(better.of), len(worse.of)), what)
 
 
 def k2(evidence: Evidence) -> list[Answer]:
@@ -59,7 +59,7 @@ def against_k_avg(evidence: Evidence) -> list[Answer]:
         _hier_avg(evidence, "top1", 4, 32, 4), evidence.measured("top1", **k_avg), ("Hier-AVG", "K-AVG"), ""
     )
     numbers = f"{seconds[0]:.0f} ms against {seconds[1]:.0f} ms an iteration; top-1 {accuracy.numbers}"
-    return [Answer(every([decided(seconds[0] <= 1.05 * seconds[1]), accuracy.verdict]), numbers, SEEDS)]
+    return [Answer(every([decided(seconds[0] <= 1.05 * seconds[1]), accuracy.verdict]), numbers, accuracy.n)]
 
 
 def special_cases(evidence: Evidence) -> list[Answer]:

@@ -1,29 +1,15 @@
-"""Published values beside measured ones. What is only recalled is never shown as published."""
+"""Published values beside measured ones."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from runner.claims import sgp
 from runner.claims.evidence import Evidence, MissingRunsError
-from runner.config import conf_dir
 from runner.report.formats import Cell, Column, Table
-
-FOLDERS = (conf_dir().with_name("published"), conf_dir().parent / "results/published")
-"""Where the published values are, of an installed package and of a checkout."""
-SHOWN = {"text": "", "code": " (authors' code)", "second": " †"}
-"""How each mark stands beside its value; rows with another mark are left out."""
-
-
-def rows(name: str) -> list[dict[str, str]]:
-    """Of results/published/<name>.csv; none where there is no such file."""
-    path = next(folder for folder in FOLDERS if folder.is_dir()) / f"{name}.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+from runner.report.published import SHOWN, rows
 
 
 def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | None:
@@ -31,7 +17,7 @@ def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | N
     if paper != "sgp":
         return None
     evidence = Evidence.of(f"{paper}/{scale}", places)
-    body = [_of_sgp(row, evidence) for row in rows("sgp") if row["mark"] in SHOWN]
+    body = [_of_sgp(row, evidence) for row in rows("sgp")]
     body += [
         _of_slowmo(row, evidence) for row in rows("slowmo") if row["dataset"] == "ImageNet" and row["mark"] in SHOWN
     ]
@@ -65,18 +51,15 @@ def _measured(row: dict[str, str], evidence: Evidence) -> tuple[str, str]:
     value = float(row["value"])
     try:
         if row["metric"] == "training_time" and row["algorithm"] in ("sgp", "allreduce"):
-            hours = (
-                float(row["epochs"] or 90)
-                * sgp.timing(evidence, row["algorithm"], int(row["nodes"]), "epoch_time_s")
-                / 3600
-            )
+            epoch_s = sgp.timing(evidence, row["algorithm"], int(row["nodes"]), "epoch_time_s").mean
+            hours = float(row["epochs"]) * epoch_s / 3600
             return f"{hours:.2f} h", f"{100 * (hours / value - 1):+.0f} %"
         if row["metric"] == "speedup":
-            times = [sgp.timing(evidence, name, 32, "iteration_time_s") for name in ("allreduce", "sgp")]
-            return f"{times[0] / times[1]:.2f} times", f"{100 * (times[0] / times[1] / value - 1):+.0f} %"
+            ratio = (sgp.timing(evidence, "allreduce", 32) / sgp.timing(evidence, "sgp", 32)).mean
+            return f"{ratio:.2f} times", f"{100 * (ratio / value - 1):+.0f} %"
         if row["metric"] == "scaling_efficiency":
-            few, many = (sgp.timing(evidence, "sgp", nodes, "iteration_time_s") for nodes in (4, 32))
-            return f"{100 * few / many:.1f} %", f"{100 * few / many - value:+.1f} points"
+            kept = 100 * (sgp.timing(evidence, "sgp", 4) / sgp.timing(evidence, "sgp", 32)).mean
+            return f"{kept:.1f} %", f"{kept - value:+.1f} points"
         if row["metric"] == "top1_gap":
             gap, low, high, _ = sgp.gap(evidence, int(row["nodes"].split()[-1]))
             return f"{gap:.2f} points ({low:.2f} to {high:.2f})", "–"
@@ -90,8 +73,8 @@ def _of_slowmo(row: dict[str, str], evidence: Evidence) -> list[str]:
     published = float(row["ms_per_iteration"])
     measured, difference = "not run", "–"
     try:
-        overlap = {"algorithm__overlap": 1} if row["algorithm"] == "osgp" else {}
-        milliseconds = 1000 * sgp.timing(evidence, algorithm, int(row["nodes"]), "iteration_time_s", **overlap)
+        overlap: dict[str, Any] = {"algorithm__overlap": 1} if row["algorithm"] == "osgp" else {}
+        milliseconds = 1000 * sgp.timing(evidence, algorithm, int(row["nodes"]), **overlap).mean
         measured, difference = f"{milliseconds:.0f} ms", f"{100 * (milliseconds / published - 1):+.0f} %"
     except MissingRunsError:
         pass

@@ -51,13 +51,28 @@ _RC: dict[Any, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A published value, drawn hollow.
+
+    Args:
+        value: in the unit of summaries.
+        source: for the legend.
+    """
+
+    method: str
+    nodes: int
+    value: float
+    source: str
+
+
 def draw(
-    runs: Sequence[Run], *, x: str | None, y: str | None, by: Sequence[str] | None
+    runs: Sequence[Run], *, x: str | None, y: str | None, by: Sequence[str] | None, marks: Sequence[Mark] = ()
 ) -> "tuple[Figure, str, list[str]]":
     """Draw the finished runs; return the figure, a name for its file, and what could not be read.
 
     `x` is epoch, time, nodes, staleness or None (epoch and time), `y` a key of QUANTITIES or None, `by` the keys that
-    make a line.
+    make a line, `marks` published values, against nodes only.
     Raises ValueError for a combination that does not exist and LookupError where there is nothing to draw.
     """
     import matplotlib as mpl
@@ -80,7 +95,7 @@ def draw(
     quantity = _top1(frame) if y == "top1" else QUANTITIES[y]
     with mpl.rc_context(_RC):
         if against_nodes:
-            return _against_nodes(frame, quantity, by), f"{y}-nodes", []
+            return _against_nodes(frame, quantity, by, marks), f"{y}-nodes", []
         keys = frames.timed_apart(frame, by or frames.row_keys(frame, ("method", "nodes")))
         keys = frames.evaluated_apart(frame, keys, [quantity.key])
         lines, problems = folded_curves(runs, keys, quantity.key)
@@ -140,7 +155,9 @@ def _learning_curves(
     return figure
 
 
-def _against_nodes(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None) -> "Figure":
+def _against_nodes(
+    frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None, marks: Sequence[Mark]
+) -> "Figure":
     """The mean over seeds against the number of nodes, on a binary logarithmic axis.
 
     Times on different clocks, or of different things, get a panel each, with an axis of its own.
@@ -179,6 +196,12 @@ def _against_nodes(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] 
             )
             axis.plot(nodes, mean, label=labels.text(line), **look)
             axis.vlines(nodes, low, high, color=look["color"], linewidth=1, alpha=0.6)
+        for mark in marks:
+            near = next((labels.look(line, 1) for line in lines if line[0] == mark.method), None)
+            if near is not None:
+                hollow = {"color": near["color"], "markerfacecolor": "none", "markersize": 8, "linestyle": "none"}
+                label = f"{mark.method}, published ({mark.source})"
+                axis.plot([mark.nodes], [mark.value * quantity.scale], marker=near["marker"], label=label, **hollow)
         nodes = sorted(set(frame["nodes"]))
         axis.set_xscale("log", base=2)
         axis.set_xticks(nodes, [str(n) for n in nodes])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner.report import figures, frames, tables
 from runner.report.formats import Table
+from runner.report.published import times_by_nodes
 from runner.report.runs import Run, filter_runs
 from runner.studies import Study
 
@@ -43,7 +44,9 @@ def figures_of(study: Study, runs: Sequence[Run]) -> tuple[list[tuple[str, Figur
         where = asked.get("where", [])
         try:
             chosen = filter_runs(list(runs), where)
-            figure, name, unread = figures.draw(chosen, x=asked.get("x"), y=asked.get("y"), by=asked.get("by"))
+            options = {key: asked.get(key) for key in ("x", "y", "by")}
+            marks = times_by_nodes(asked["published"]) if "published" in asked else []
+            figure, name, unread = figures.draw(chosen, **options, marks=marks)
         except LookupError as error:
             problems.append(f"{study.name}: {error}")
             continue
