@@ -33,14 +33,14 @@ class Values:
         mine, theirs = (dict.fromkeys(seeds, v.mean) if len(v.of) == 1 else v.of for v in (self, other))
         return Values({seed: mine[seed] / theirs[seed] for seed in seeds if seed in mine and seed in theirs})
 
-    def told(self, form: str, scale: float = 1.0) -> str:
-        """Mean ± standard deviation; a time that some runs never reached is "never"."""
+    def told(self, form: str, scale: float = 1.0, unit: str = "") -> str:
+        """Mean ± standard deviation and unit; a time that some runs never reached is "never"."""
         values = [scale * value for value in self.of.values()]
         lost = sum(math.isinf(value) for value in values)
         if lost:
             return "never" if lost == len(values) else f"never in {lost} of {len(values)} runs"
         spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
-        return f"{scale * self.mean:{form}}{spread}"
+        return f"{scale * self.mean:{form}}{spread}{unit and ' '}{unit}"
 
 
 Measure = Callable[[Run], float | None]

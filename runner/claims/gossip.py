@@ -59,7 +59,7 @@ def _time_to_target(evidence: Evidence, algorithm: str, nodes: int) -> Values:
 
 
 def _told(times: dict[str, Values]) -> str:
-    return ", ".join(f"{name} {values.told('.1f')} s" for name, values in times.items())
+    return ", ".join(f"{name} {values.told('.1f', unit='s')}" for name, values in times.items())
 
 
 def small(evidence: Evidence) -> list[Answer]:

@@ -31,7 +31,7 @@ def k2(evidence: Evidence) -> list[Answer]:
     """K2=32 instead of 8 (K1=4, S=4): a higher mean of top-1 over the epochs, or 80 % reached in less time."""
     curves = {K2: _hier_avg(evidence, mean_top1, 4, K2, 4) for K2 in (8, 32)}
     times = {K2: _hier_avg(evidence, lambda run: time_to(run, TARGET), 4, K2, 4) for K2 in (8, 32)}
-    numbers = ", ".join(f"K2={K2} {values.told('.1f')} s" for K2, values in times.items())
+    numbers = ", ".join(f"K2={K2} {values.told('.1f', unit='s')}" for K2, values in times.items())
     return [
         _less_error(curves[32], curves[8], ("K2=32", "K2=8"), "training counted in epochs"),
         Answer(smaller(times[32], times[8]), numbers, SEEDS, "training counted in time, on 10 Gbit/s Ethernet"),

@@ -78,6 +78,6 @@ def downpour(evidence: Evidence) -> list[Answer]:
         times = _trained(evidence, measure, **_method("downpour", T))
         eightfold = Values({seed: LEARNERS / 2 * seconds for seed, seconds in times.of.items()})
         speedup = f": {alone.mean / times.mean:.1f} times as fast" if math.isfinite(times.mean) else ""
-        numbers = f"SGD {alone.told('.1f')} s, Downpour {times.told('.1f')} s{speedup}"
+        numbers = f"SGD {alone.told('.1f', unit='s')}, Downpour {times.told('.1f', unit='s')}{speedup}"
         answers.append(Answer(smaller(alone, eightfold), numbers, SEEDS, f"n_push = n_fetch = {T}"))
     return answers

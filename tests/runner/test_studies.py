@@ -8,7 +8,10 @@ import pytest
 
 from runner import studies
 from runner.build import ConfigError
+from runner.identity import identity
 from runner.main import compose
+from runner.prepare import resolve
+from runner.study_runs import cells_of
 
 CASES = [(name, scale) for name in studies.names() for scale in studies.load(name).lines]
 
@@ -20,6 +23,13 @@ def test_every_line_composes(name: str, scale: str) -> None:
         for config, _ in compose(line):
             assert config["choices"]["experiment"] == study.preset(scale)
             assert (config["launcher"]["kind"] == "simulated") == (scale == "virtual")
+
+
+@pytest.mark.parametrize("name", [name for name, scale in CASES if scale == "virtual"])
+def test_every_virtual_run_can_be_made(name: str) -> None:
+    study = studies.load(name)
+    identities = [identity(resolve(config)) for config in cells_of(study, "virtual")]
+    assert len(set(identities)) == len(identities)
 
 
 def test_a_scale_is_virtual_unless_another_is_named() -> None:
@@ -75,10 +85,10 @@ def test_a_misspelt_key_of_a_study_is_named(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_each_method_gets_the_rate_that_was_found_for_it() -> None:
-    rates = {"sgp": 0.05, "allreduce": 0.2}
+    rates = {"algorithm=sgp": 0.05, "algorithm=allreduce": 0.2, "algorithm=allreduce nodes=4": 0.4}
     words = ["algorithm=allreduce,dpsgd,sgp", "nodes=4", "seed=0,1"]
     assert studies._by_method(words, rates) == [
-        ["algorithm=allreduce", "nodes=4", "seed=0,1", "optimizer.reference_lr=0.2"],
+        ["algorithm=allreduce", "nodes=4", "seed=0,1", "optimizer.reference_lr=0.4"],  # the most particular one
         ["algorithm=dpsgd", "nodes=4", "seed=0,1"],
         ["algorithm=sgp", "nodes=4", "seed=0,1", "optimizer.reference_lr=0.05"],
     ]

@@ -1,0 +1,83 @@
+"""What follows from several runs: shared settings, speed-up, and the time to a top-1."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from runner.experiments import app
+from runner.report.curves import mean_top1, time_to
+from runner.report.derived import share_settings, with_scaling
+from runner.report.runs import Run
+
+
+def test_only_what_differs_stays_in_settings() -> None:
+    rows = [{"settings": text} for text in ("a=1, b=[1,2], c=3", "a=1, b=[1,2]", "a=1, b=[1,2], d=4")]
+    shared = share_settings(rows)
+    assert [row["settings"] for row in shared] == ["c=3", "", "d=4"]
+    assert {row["shared_settings"] for row in shared} == {"a=1, b=[1,2]"}
+    assert share_settings([]) == []
+    assert share_settings([{"settings": None}]) == [{"settings": "", "shared_settings": ""}]
+
+
+def test_speed_up_is_over_the_fewest_workers_of_the_same_series() -> None:
+    rows: list[dict[str, Any]] = [
+        {"method": "a", "workers": 4, "global_batch_size": 32, "iteration_time_s": 1.0},
+        {"method": "a", "workers": 4, "global_batch_size": 32, "iteration_time_s": 0.5},
+        {"method": "a", "workers": 8, "global_batch_size": 64, "iteration_time_s": 1.0},
+        {"method": "b", "workers": 8, "global_batch_size": 64, "iteration_time_s": 2.0},
+        {"method": "b", "workers": 16, "global_batch_size": 128, "iteration_time_s": None},
+    ]
+    frame = with_scaling(pd.DataFrame(rows, dtype=object), ["method", "missing"])
+    # Images per second: 32 and 64 with 4 workers, in the mean 48; 64 with 8.
+    assert list(frame["samples_per_s"][:4]) == [32, 64, 64, 32]
+    assert list(frame["speedup"][:4]) == pytest.approx([32 / 48, 64 / 48, 64 / 48, 1.0])
+    assert list(frame["scaling_efficiency"][:4]) == pytest.approx([32 / 48, 64 / 48, 64 / 48 / 2, 1.0])
+    assert frame["speedup"][4] is None
+
+
+def run(folder: Path, identity: str, evaluations: list[tuple[float, float, float | None]]) -> Run:
+    place = folder / "runs/demo" / identity
+    place.mkdir(parents=True)
+    lines = [json.dumps({"epoch": e, "time_s": t, "top1_mean_model": v}) for e, t, v in evaluations]
+    (place / "evaluations.jsonl").write_text("\n".join(lines))
+    summary = {
+        "algorithm": "sgp",
+        "dataset": "digits",
+        "workers": 4,
+        "seed": len(identity),
+        "evaluated_model": "mean",
+        "training_time_s": 30.0,
+    }
+    (place / "summary.json").write_text(json.dumps(summary))
+    return Run(place, "demo", "finished", {}, summary)
+
+
+def test_the_first_time_counts(tmp_path: Path) -> None:
+    one = run(tmp_path, "a", [(1, 10.0, 0.5), (2, 20.0, 0.8), (3, 30.0, 0.7)])
+    assert time_to(one, 0.5) == 10.0
+    assert time_to(one, 0.6) == time_to(one, 0.8) == 20.0
+    assert time_to(one, 0.81) == math.inf
+    assert mean_top1(one) == pytest.approx(2 / 3)
+    unreadable = run(tmp_path, "b", [(1, 10.0, None)])
+    assert time_to(unreadable, 0.5) is None
+    assert mean_top1(unreadable) is None
+
+
+def test_time_to_a_target_is_a_column(tmp_path: Path) -> None:
+    run(tmp_path, "a", [(1, 10.0, 0.5), (2, 20.0, 0.8)])
+    run(tmp_path, "bb", [(1, 20.0, 0.5), (2, 40.0, 0.9)])
+    command = ["table", "--results-dir", str(tmp_path), "--format", "markdown", "--target"]
+    done = CliRunner().invoke(app, [*command, "0.8"])
+    assert "30.0 ± 14.1 |" in done.stdout
+    assert "Target: top-1 of 80 %" in done.stdout
+    assert "never" in CliRunner().invoke(app, [*command, "0.85"]).stdout
+    refused = CliRunner().invoke(app, [*command, "80"])
+    assert refused.exit_code == 2
+    assert "--target 80: is a top-1 as a fraction, such as 0.8" in refused.output

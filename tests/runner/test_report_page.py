@@ -1,0 +1,109 @@
+"""The page of `experiments report`: whole, self-contained, honest about what is published, and nothing cut."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from runner.claims.published import beside_measured
+from runner.experiments import app
+from runner.report.published import rows
+
+RESULTS = Path(__file__).parents[2] / "results"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+MEASURE = """<script>onload = () => {
+  const inner = document.querySelector("iframe").contentDocument.documentElement;
+  document.body.dataset.widths = inner.scrollWidth + "/" + inner.clientWidth;
+}</script>"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "sgp.html"
+    done = CliRunner().invoke(app, ["report", "sgp", "--output", str(path), "--results-dir", str(RESULTS / "showcase")])
+    assert done.exit_code == 0, done.output
+    assert str(path) in done.stdout
+    return path.read_text()
+
+
+class Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        self.sources += [value or "" for key, value in attributes if key in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_it_is_whole_and_needs_nothing_else(page: str) -> None:
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    assert all(source.startswith(("#", "data:image/svg+xml;base64,")) for source in reader.sources)
+    assert sum(source.startswith("data:") for source in reader.sources) >= 4
+    for source in reader.sources:
+        assert not source.startswith("#") or f'id="{source[1:]}"' in page
+
+
+def test_it_says_what_is_claimed_and_how_it_was_measured(page: str) -> None:
+    for row in rows("claims"):
+        assert (f"· {row['id']}" in page) == (row["paper"] == "sgp")
+    assert "run-experiment experiment=sgp/scaling scale=virtual" in page
+    assert "epochs 12 (paper: 90)" in page
+    assert "not finished" not in page
+
+
+def test_nothing_recalled_is_shown_as_published(page: str) -> None:
+    table = beside_measured("sgp", "virtual", [RESULTS / "showcase"])
+    assert table is not None
+    shown = {row[1].value for row in table.rows}
+    assert {"about 1.6 h", "over 5 h", "88.6 %", "76.2 % †", "420 ms"} <= shown
+    assert not {"22.0 h", "11.8 h", "75.0 %"} & shown
+    assert {row["mark"] for row in rows("sgp")} == {"text", "second"}
+
+
+def test_what_has_not_run_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    arguments = ["report", "sasgd", "--output", str(path), "--results-dir", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0
+    assert "sasgd/accuracy: 39 of 39 runs have not finished" in done.output
+    assert "not run" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["nobody"], "there is no 'nobody'"), (["sgp", "--scale", "big"], "there is no 'big'")],
+)
+def test_wrong_names(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["report", *arguments])
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_browser_cuts_nothing_and_complains_of_nothing(page: str, width: int, tmp_path: Path) -> None:
+    outer = tmp_path / "outer.html"
+    outer.write_text(
+        f'<body>{MEASURE}<iframe width="{width}" height="900" srcdoc="{html.escape(page)}"></iframe></body>'
+    )
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    options = ["--enable-logging=stderr", "--virtual-time-budget=5000", "--window-size=1400,1000", "--dump-dom"]
+    done = subprocess.run([*command, *options, outer.as_uri()], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    [(scroll, client)] = re.findall(r'data-widths="(\d+)/(\d+)"', done.stdout)
+    assert int(scroll) <= int(client)
