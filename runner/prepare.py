@@ -284,11 +284,23 @@ def make_span(config: Config, iterations_per_epoch: int) -> Span:
     return Span(config["epochs"], iterations_per_epoch, reference_lr / lr if reference_lr else 1.0)
 
 
+@lru_cache(maxsize=16)
+def _keeps_state(frozen_model: str, shape: tuple[int, ...], classes: int) -> bool:
+    """Whether a network has BatchNorm or dropout; tried on an image. Once for all cells of a sweep: it may be large."""
+    import torch
+
+    from models.layers import dropout_layers
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model: nn.Module = build(json.loads(frozen_model), "model", shape=shape, classes=classes)
+        model.eval()(torch.zeros(1, *shape))
+    return any(True for _ in model.buffers()) or bool(dropout_layers(model))
+
+
 def _check_parts(config: Config, dataset: Dataset) -> None:
     """Build every part as a rank will, and let each refuse what it cannot do."""
     import torch
 
-    from models.layers import dropout_layers
     from runner.optimizer import LocalOptimizer
 
     sampler = make_sampler(config, dataset)
@@ -300,16 +312,16 @@ def _check_parts(config: Config, dataset: Dataset) -> None:
     except (RuntimeError, TypeError) as error:
         name = config["optimizer"]["_target_"]
         raise ConfigError(f"optimizer._target_={name}: cannot take a step from a gradient alone ({error})") from error
-    model = make_model(config, dataset)
     try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, *dataset.shape))
+        keeps_state = _keeps_state(json.dumps(config["model"]), dataset.shape, dataset.classes)
+    except ConfigError:
+        raise
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"model={config['choices']['model']}: does not take images of shape {tuple(dataset.shape)} from "
             f"dataset={config['choices']['dataset']} ({str(error).splitlines()[0]}); choose another model"
         ) from error
-    if config["problem"]["batched"] and (any(True for _ in model.buffers()) or dropout_layers(model)):
+    if config["problem"]["batched"] and keeps_state:
         raise ConfigError(
             f"problem.batched=true: model={config['choices']['model']} has BatchNorm or dropout, whose state each "
             "worker keeps for itself; leave it out, or choose mlp or lenet"

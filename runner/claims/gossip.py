@@ -11,8 +11,8 @@ from runner.report.curves import time_to
 
 SEEDS = 3
 FEW, SEVERAL, MANY = 8, 32, 128
-TARGET = 0.75
-"""The top-1 to be reached."""
+TARGET = 0.77
+"""The top-1 to be reached: few are there at the first look, after an epoch, and gossip ends above it at 32 nodes."""
 ASYNCHRONOUS = ("easgd", "gossip_pull", "gossip_push")
 
 
@@ -63,7 +63,7 @@ def _told(times: dict[str, Values]) -> str:
 
 
 def small(evidence: Evidence) -> list[Answer]:
-    """At 8 and at 32 nodes each asynchronous method reaches a top-1 of 75 % in less time than allreduce."""
+    """At 8 and at 32 nodes each asynchronous method reaches a top-1 of 77 % in less time than allreduce."""
     answers = []
     for name in ASYNCHRONOUS:
         verdicts, numbers = [], []
@@ -76,7 +76,7 @@ def small(evidence: Evidence) -> list[Answer]:
 
 
 def large(evidence: Evidence) -> list[Answer]:
-    """At 128 nodes allreduce reaches a top-1 of 75 % in less time than each asynchronous method."""
+    """At 128 nodes allreduce reaches a top-1 of 77 % in less time than each asynchronous method."""
     answers = []
     for name in ASYNCHRONOUS:
         times = {each: _time_to_target(evidence, each, MANY) for each in ("allreduce", name)}
