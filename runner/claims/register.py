@@ -53,7 +53,11 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with its verdict, the reason where that is none, and the command that makes the runs behind it."""
+    """A claim with its verdict, the reason where that is none, and the command that makes the runs behind it.
+
+    Args:
+        n: seeds of the answer that has the fewest; 1 where a virtual time has no noise.
+    """
 
     id: str
     claim: str
@@ -115,7 +119,7 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         verdict=verdict,
         reason=reason,
         answers=answers,
-        n=max((answer.n for answer in answers), default=0),
+        n=min((answer.n for answer in answers), default=0),
         clock=shorten(sorted({str(run.values.get("clock")) for run in evidence.used})),
         command=" && ".join(f"run-experiment experiment={name} scale={scale}{elsewhere}" for name in names),
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def claims(
     paper: Annotated[str | None, typer.Argument(help="Only this paper's.", show_default="all")] = None,
     scale: Annotated[str, typer.Option(help=f"Of the runs: {', '.join(SCALES)}.")] = "virtual",
+    brief: Annotated[bool, typer.Option("--brief", help="One row a claim: its verdict alone.")] = False,
     table_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.terminal,
     results_dir: ResultsDir = Path("results"),
 ) -> None:
@@ -41,6 +42,8 @@ def claims(
         judged = judge([results_dir, results_dir / "showcase"], scale, paper)
         if table_format == Format.json:
             typer.echo(json.dumps([each.as_json() for each in judged], indent=2))
+        elif brief:
+            typer.echo(FORMATS[table_format](verdicts(judged, scale)), nl=False)
         elif table_format == Format.terminal:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
             for each in judged:
@@ -69,6 +72,18 @@ def told(judged: Judged, width: int) -> str:
     return "\n".join([first, *wrapped, ""])
 
 
+def verdicts(judged: list[Judged], scale: str) -> Table:
+    """One row for each claim."""
+    columns = [
+        Column("id", "id"),
+        Column("claim", "claim", wraps=True),
+        Column("verdict", "verdict"),
+        Column("n", "n", "count"),
+    ]
+    rows = [[Cell(each.id), Cell(each.claim), Cell(each.verdict), Cell(each.n)] for each in judged]
+    return Table(_title(scale), columns, rows)
+
+
 def table(judged: list[Judged], scale: str) -> Table:
     """One row for each claim and assumption."""
     columns = [
@@ -85,4 +100,8 @@ def table(judged: list[Judged], scale: str) -> Table:
         for answer in each.answers or [Answer("not run", each.reason, 0)]:
             values = (each.id, answer.verdict, answer.numbers, answer.assumption, answer.n, each.clock, each.command)
             rows.append([Cell(value) for value in values])
-    return Table(f"Claims of the papers, scale {scale}", columns, rows)
+    return Table(_title(scale), columns, rows)
+
+
+def _title(scale: str) -> str:
+    return f"Claims of the papers, scale {scale}"

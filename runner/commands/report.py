@@ -15,6 +15,9 @@ from runner.commands.options import ResultsDir, say, user_errors
 from runner.report.runs import Run, find_runs, unknown_name
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from runner.report.formats import Table
     from runner.report.page import Section
 
 TITLES = {
@@ -30,6 +33,10 @@ def report(
     scale: Annotated[str, typer.Option(help=f"Of the runs: {', '.join(studies.SCALES)}.")] = "virtual",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file.", show_default="results/reports/<paper>.html")
+    ] = None,
+    files: Annotated[
+        Path | None,
+        typer.Option(help="Also write every table (md, tex, csv, json) and figure (png, pdf, svg) into this folder."),
     ] = None,
     results_dir: ResultsDir = Path("results"),
 ) -> None:
@@ -54,7 +61,7 @@ def report(
                 {each for study in map(studies.load, studies.names()) if study.paper == paper for each in study.lines}
             )
             raise ValueError(f"--scale {scale}: {paper} has the scales {', '.join(known)}")
-        sections = [section_of(study, scale, places) for study in mine]
+        sections = [section_of(study, scale, places, files) for study in mine]
         page = Page(
             title=TITLES[paper],
             subtitle=f"Scale {scale}. Made by `experiments report {paper} --scale {scale}`.",
@@ -69,8 +76,8 @@ def report(
         typer.echo(str(path))
 
 
-def section_of(study: studies.Study, scale: str, places: Sequence[Path]) -> Section:
-    """The study's table and figures, of those of its runs that have finished."""
+def section_of(study: studies.Study, scale: str, places: Sequence[Path], files: Path | None) -> Section:
+    """The study's table and figures, of its finished runs; also as files, where a folder is named."""
     from runner.report.page import Section, picture
     from runner.report.study import figures_of, table_of
     from runner.study_runs import cells_of, deviations_of, found
@@ -93,8 +100,24 @@ def section_of(study: studies.Study, scale: str, places: Sequence[Path]) -> Sect
     if not runs:
         return section
     figures, unread = figures_of(study, runs)
+    table = table_of(study, runs)
+    if files is not None:
+        write(files, study.name.replace("/", "-"), table, figures)
     pictures = [picture(figure) for _, figure in figures]
-    return replace(section, table=table_of(study, runs), figures=pictures, problems=[*problems, *unread])
+    return replace(section, table=table, figures=pictures, problems=[*problems, *unread])
+
+
+def write(folder: Path, name: str, table: Table, figures: Sequence[tuple[str, Figure]]) -> None:
+    """A study's table and figures in every format."""
+    from runner.report.figures import save
+    from runner.report.formats import FORMATS, SUFFIXES
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, table_format in SUFFIXES.items():
+        (folder / f"{name}{suffix}").write_text(FORMATS[table_format](table), encoding="utf-8")
+    for stem, figure in figures:
+        for suffix in (".png", ".pdf", ".svg"):
+            save(figure, folder / f"{stem}{suffix}")
 
 
 def environment(paper: str, scale: str, places: Sequence[Path]) -> list[str]:

@@ -116,6 +116,12 @@ def test_the_command_in_words(table_format: str, tmp_path: Path) -> None:
         assert (row["id"] in done.stdout) == (row["paper"] == "sgp")
 
 
+def test_the_command_in_brief() -> None:
+    arguments = ["claims", "--brief", "--format", "markdown", "--results-dir", str(SHOWCASE.parent)]
+    lines = CliRunner().invoke(app, arguments).stdout.splitlines()
+    assert len([line for line in lines if line.startswith("|")]) == 2 + 16
+
+
 def test_the_command_for_programs() -> None:
     done = CliRunner().invoke(app, ["claims", "--format", "json", "--results-dir", str(SHOWCASE.parent)])
     rows = json.loads(done.stdout)
