@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from runner import studies
 from runner.claims.published import beside_measured
 from runner.experiments import app
 from runner.report.published import rows
+from runner.report.study import figures_of
+from runner.study_runs import cells_of, found
 
 RESULTS = Path(__file__).parents[2] / "results"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -25,12 +28,51 @@ MEASURE = """<script>onload = () => {
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("page") / "sgp.html"
-    done = CliRunner().invoke(app, ["report", "sgp", "--output", str(path), "--results-dir", str(RESULTS / "showcase")])
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the page of the SGP paper, from the showcase, and all of its tables and figures."""
+    folder = tmp_path_factory.mktemp("page")
+    arguments = [
+        "--output",
+        str(folder / "sgp.html"),
+        "--files",
+        str(folder),
+        "--results-dir",
+        str(RESULTS / "showcase"),
+    ]
+    done = CliRunner().invoke(app, ["report", "sgp", *arguments])
     assert done.exit_code == 0, done.output
-    assert str(path) in done.stdout
-    return path.read_text()
+    assert done.stdout.strip() == str(folder / "sgp.html")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(made: Path) -> str:
+    return (made / "sgp.html").read_text()
+
+
+def test_its_tables_are_those_of_the_showcase(made: Path) -> None:
+    kept = sorted((RESULTS / "showcase/tables").glob("sgp-*.md"))
+    assert len(kept) == 7
+    for table in kept:
+        assert (made / table.name).read_text() == table.read_text(), table.name
+
+
+def test_every_format_is_written(made: Path) -> None:
+    for suffix in (".md", ".tex", ".csv", ".json", ".txt"):
+        assert (made / f"sgp-scaling{suffix}").stat().st_size > 0
+    for suffix in (".png", ".pdf", ".svg"):
+        assert (made / f"sgp-scaling-time_per_iteration-nodes{suffix}").stat().st_size > 0
+
+
+def test_published_values_are_hollow_markers() -> None:
+    study = studies.load("sgp/scaling")
+    runs, _ = found(cells_of(study, "virtual"), study.preset("virtual"), [RESULTS / "showcase"])
+    [(_, figure)], _ = figures_of(study, runs)
+    drawn = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
+    for method, milliseconds in (("allreduce", 420), ("sgp", 304), ("sgp (overlap=1)", 271)):
+        mark = drawn[f"{method}, published (SlowMo 2019)"]
+        assert mark.get_xydata().tolist() == [[32, pytest.approx(milliseconds)]]
+        assert mark.get_markerfacecolor() == "none"
 
 
 class Reader(HTMLParser):
