@@ -61,7 +61,7 @@ def _main(arguments: list[str]) -> int:
     console = Console(highlight=False)
     cells = [(resolve(config), overrides) for config, overrides in composed]
     configs = [config for config, _ in cells]
-    for line in [*_study(arguments, composed[0][0]), *announcements(configs)]:
+    for line in [*_study(arguments, [config for config, _ in composed]), *announcements(configs)]:
         console.print(line, soft_wrap=True, markup=False)
     signal.signal(signal.SIGINT, on_interrupt)
     if any(config["dry_run"] for config in configs):
@@ -145,15 +145,15 @@ def in_hydras_order(arguments: list[str]) -> list[str]:
     return overrides + flags
 
 
-def _study(arguments: list[str], first: Config) -> list[str]:
-    """What a study is, and how the setting of its first run differs from the paper's."""
+def _study(arguments: list[str], cells: list[Config]) -> list[str]:
+    """What a study is, and how the setting of its runs differs from the paper's."""
     found = studies.asked(arguments)
     if found is None:
         return []
     from runner.study_runs import deviations_of
 
     study, scale = found
-    differs = deviations_of(study, first)
+    differs = deviations_of(study, cells)
     told = f"scale {scale}" + (f", which differs from the paper's setting in {', '.join(differs)}" if differs else "")
     return [f"{study.title}; {study.source}", *study.notes, told]
 

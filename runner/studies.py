@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.build import ConfigError, nearest
-from runner.config import Config, conf_dir, timing_only
+from runner.config import Config, conf_dir, simulated, timing_only
 from runner.identity import GROUPS, OUTSIDE, VIRTUAL_GROUPS, as_typed, flat
 
 SCALES = ("paper", "virtual", "laptop")
@@ -108,6 +108,9 @@ def asked(arguments: list[str]) -> tuple[Study, str] | None:
     typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     name, scale = typed.get("experiment", ""), typed.get("scale")
     if not _is_study(name):
+        paper = name.partition("/")[0]
+        if paper in {each.partition("/")[0] for each in names()} and not _path(name).is_file():
+            raise ConfigError(f"experiment={name}: there is no such study; {nearest(name, names())}")
         if scale is None:
             return None
         known = ", ".join(names())
@@ -150,7 +153,11 @@ def deviations(here: Config, paper: Config) -> list[str]:
     """
     idle = {"dataset", "model", "schedule", "optimizer", "evaluation"} if timing_only(here) else set()
     ours, theirs = here["choices"], paper["choices"]
-    found = [
+    found = []
+    if simulated(here) and not simulated(paper):
+        idle = idle | {*VIRTUAL_GROUPS, "launcher"}
+        found.append(f"simulated: cluster {ours['cluster']}, time as for cost {ours['cost']} (paper: real machines)")
+    found += [
         f"{group} {option} (paper: {theirs.get(group)})"
         for group, option in sorted(ours.items())
         if group in MATTER - idle and option != theirs.get(group)

@@ -8,7 +8,7 @@ from pathlib import Path
 from runner import studies
 from runner.build import ConfigError
 from runner.config import Config
-from runner.report.runs import Run, find_runs, read_run
+from runner.report.runs import Run, finished, read_run
 
 
 def cells_of(study: studies.Study, scale: str) -> list[Config]:
@@ -28,33 +28,33 @@ def found(cells: Sequence[Config], preset: str, places: Sequence[Path]) -> tuple
     from runner.prepare import resolve
 
     wanted = {identity(resolve(config)) for config in cells}
-    runs: dict[str, Run] = {}
-    problems = []
-    for place in places:
-        if not (place / "runs" / preset).is_dir():
-            continue
-        try:
-            there = find_runs(place, preset)
-        except LookupError:  # nothing in it is a run
-            continue
-        for run in there:
-            if run.problem:
-                problems.append(f"skipped {run.problem}")
-            elif run.summary is not None and run.identity in wanted:
-                runs.setdefault(run.identity, run)
-    return list(runs.values()), problems
+    runs, problems = finished(preset, places)
+    return [run for name, run in runs.items() if name in wanted], problems
 
 
-def deviations_of(study: studies.Study, cell: Config) -> list[str]:
-    """In which settings one of its cells differs from the paper's preset; none where that knows no such run."""
+def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
+    """In which settings any of its cells differs from the most alike of the study's runs at the paper's scale.
+
+    Where the study has none of that method, from the paper's preset; nothing where that knows no such method.
+    """
     from runner.main import compose
 
-    alike = (f"algorithm={cell['choices']['algorithm']}", f"nodes={cell['nodes']}", f"seed={cell['seed']}")
-    try:
-        [(paper, _)] = compose([f"experiment={study.paper}/paper", *alike])
-    except ConfigError:  # an option of the user's own has nothing to be held against
-        return []
-    return studies.deviations(cell, paper)
+    told: dict[str, None] = {}
+    theirs: dict[str, list[Config]] = {}
+    papers_lines = study.commands("paper") if "paper" in study.lines else []
+    for cell in (cell for cell in cells if cell["seed"] == cells[0]["seed"]):
+        name = cell["choices"]["algorithm"]
+        if name not in theirs:
+            lines = [line for line in papers_lines if f"algorithm={name}" in line]
+            lines = lines or [[f"experiment={study.paper}/paper", f"algorithm={name}"]]
+            try:
+                theirs[name] = [config for line in lines for config, _ in compose(line)]
+            except ConfigError:  # an option of the user's own has nothing to be held against
+                theirs[name] = []
+        differences = [studies.deviations(cell, paper | {"seed": cell["seed"]}) for paper in theirs[name]]
+        if differences:
+            told.update(dict.fromkeys(min(differences, key=lambda found: len(found))))
+    return list(told)
 
 
 def show(study: studies.Study, cells: Sequence[Config], results_dir: Path) -> str:
@@ -67,6 +67,7 @@ def show(study: studies.Study, cells: Sequence[Config], results_dir: Path) -> st
     if not any(run.summary is not None for run in runs):
         return ""
     drawn, problems = figures_of(study, runs)
+    problems += [f"skipped {run.problem}; rerun=true makes it again" for run in runs if run.problem]
     paths = [results_dir / "figures" / f"{name}.png" for name, _ in drawn]
     for path, (_, figure) in zip(paths, drawn, strict=True):
         figures.save(figure, path)

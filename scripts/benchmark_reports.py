@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 METHODS = ("allreduce", "dpsgd", "sgp", "gossip_pull", "hier_avg")
 NODES = (4, 8, 16, 32, 64)
@@ -39,7 +40,13 @@ def make(root: Path, runs: int) -> None:
         if kind < 2:
             continue
         final = 0.8 + 0.05 * numbers.random()
-        summary = {"algorithm": method, "dataset": "digits", "model": "mlp", "clock": "virtual", "cluster": "10gbe"}
+        summary: dict[str, Any] = {
+            "algorithm": method,
+            "dataset": "digits",
+            "model": "mlp",
+            "clock": "virtual",
+            "cluster": "10gbe",
+        }
         summary |= {
             "nodes": nodes,
             "gpus_per_node": 1,

@@ -12,16 +12,17 @@ from runner.claims.evidence import Values
 
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 CONFIDENCE = 0.95
+Combine = Literal["assumptions", "all", "any"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one claim, under one assumption about what the clock stands for.
+    """Of one claim, under one assumption about what the clock stands for, or of a part of it.
 
     Args:
         numbers: what came out.
         n: seeds of each side; 1 where the model has no noise.
-        assumption: "" where no time is involved.
+        assumption: that, or the part; "" where there is but one.
     """
 
     verdict: Verdict
@@ -79,15 +80,23 @@ def longer(factors: Mapping[str, Values]) -> str:
     return ", ".join(f"{name} {factor.told('.2f')} times as long" for name, factor in factors.items())
 
 
-def overall(answers: list[Answer]) -> tuple[Verdict, str]:
-    """One verdict for all assumptions, and the reason where there is none."""
-    verdicts = {answer.verdict for answer in answers}
-    if verdicts == {"undecided"}:
-        return "undecided", "the 95 % interval reaches across the limit; more seeds narrow it"
-    if len(verdicts) == 1:
-        return verdicts.pop(), ""
-    said = (
-        f"{verdict} with {', '.join(answer.assumption for answer in answers if answer.verdict == verdict)}"
-        for verdict in sorted(verdicts)
-    )
-    return "undecided", f"it depends: {'; '.join(said)}"
+def overall(answers: list[Answer], combine: Combine = "assumptions") -> tuple[Verdict, str]:
+    """One verdict for all answers, and the reason where there is none.
+
+    Args:
+        combine: "assumptions": all must agree; "all": the answers are conditions that must all hold; "any": or one.
+    """
+    verdicts = [answer.verdict for answer in answers]
+    if combine == "all":
+        verdict = every(verdicts)
+    elif combine == "any":
+        verdict = next((each for each in ("holds", "undecided") if each in verdicts), "does not hold")
+    elif len({*verdicts}) == 1:
+        verdict = verdicts[0]
+    else:
+        said = (
+            f"{verdict} with {', '.join(answer.assumption for answer in answers if answer.verdict == verdict)}"
+            for verdict in sorted({*verdicts})
+        )
+        return "undecided", f"it depends: {'; '.join(said)}"
+    return verdict, "the 95 % interval reaches across the limit; more seeds narrow it" if verdict == "undecided" else ""

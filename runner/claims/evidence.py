@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import yaml
 
 from runner.identity import OUTSIDE
-from runner.report.runs import Run, find_runs, parsed, shorten
+from runner.report.runs import Run, finished, parsed, read_evaluations, shorten
 
 
 @dataclass(frozen=True)
@@ -57,22 +56,19 @@ class Evidence:
 
     Args:
         runs: of one preset; where the same run is there twice, the first counts.
+        used: those that have been asked for something.
+        problems: what could not be read.
     """
 
     runs: Sequence[Run]
     used: list[Run] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, preset: str, results_dirs: Sequence[Path]) -> Evidence:
         """The finished runs below results_dirs/runs/<preset>."""
-        found: dict[str, Run] = {}
-        for folder in results_dirs:
-            if (folder / "runs" / preset).is_dir():
-                with suppress(LookupError):  # nothing in it is a run
-                    for run in find_runs(folder, preset):
-                        if run.summary is not None:
-                            found.setdefault(run.identity, run)
-        return cls(list(found.values()))
+        found, problems = finished(preset, results_dirs)
+        return cls(list(found.values()), problems=problems)
 
     @cached_property
     def _settings(self) -> list[tuple[Run, dict[str, Any]]]:
@@ -95,6 +91,9 @@ class Evidence:
         found = [run for run, _ in alike]
         if differing := sorted({key for _, settings in alike for key in _differing(settings, alike[0][1])}):
             raise ValueError(f"runs of {wanted} differ in {shorten(differing)} too")
+        for run in found if callable(metric) else ():
+            if not run.timing_only and (problem := read_evaluations(run)[1]):
+                self.problems.append(problem)
         told = [(run, metric(run) if callable(metric) else run.values.get(metric)) for run in found]
         measured = [(int(run.values.get("seed") or 0), float(value)) for run, value in told if value is not None]
         values = dict(measured)

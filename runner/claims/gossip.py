@@ -11,8 +11,8 @@ from runner.report.curves import time_to
 
 SEEDS = 3
 FEW, SEVERAL, MANY = 8, 32, 128
-TARGET = 0.77
-"""The top-1 to be reached: few are there at the first look, after an epoch, and gossip ends above it at 32 nodes."""
+TARGETS = (0.7, 0.75, 0.77, 0.8)
+"""Top-1 to be reached: a verdict that depends on which is none."""
 ASYNCHRONOUS = ("easgd", "gossip_pull", "gossip_push")
 
 
@@ -34,32 +34,38 @@ def server(evidence: Evidence) -> list[Answer]:
 
 
 def failures(evidence: Evidence) -> list[Answer]:
-    """Training becomes longer by a larger factor for allreduce than for both ways of gossip."""
-    common: dict[str, Any] = {"problem": "none", "nodes": 16, "sampling": "global_batches", "seeds": SEEDS}
-    well: dict[str, Any] = {"cluster__compute__slow": None, "failures__plan": []}
+    """Training becomes longer by a larger factor for allreduce than for both ways of gossip.
+
+    Of methods whose workers end at different times it is the mean over workers.
+    """
     away = {"worker": 3, "dies_at_s": 10, "returns_at_s": 40}
+    well: dict[str, Any] = {"cluster__compute__slow": None, "failures__plan": []}
     ill: dict[str, dict[str, Any]] = {
-        "1 worker of 16 always 4 times slower, gossip shares the mini-batches": {"cluster__compute__slow": {3: 4.0}},
-        "1 worker of 16 away for 30 s, gossip shares the mini-batches": {"failures__plan": [away]},
+        "1 worker of 16 always 4 times slower": {"cluster__compute__slow": {3: 4.0}, "failures__plan": []},
+        "1 worker of 16 away for 30 s": {"cluster__compute__slow": None, "failures__plan": [away]},
     }
+    mini_batches = {"shared mini-batches": "global_batches", "each worker its own": "shard_with_replacement"}
     answers = []
     for what, differs in ill.items():
-        factors = {}
-        for name in ("allreduce", "gossip_pull", "gossip_push"):
-            with_it, without = (
-                evidence.measured("training_time_s", algorithm=name, **common, **conditions)
-                for conditions in (differs, well)
-            )
-            factors[name] = with_it / without
-        slowest, *gossip = factors.values()
-        more = [slowest.of[seed] > max(factor.of[seed] for factor in gossip) for seed in slowest.of]
-        answers.append(Answer(decided(*more), longer(factors), SEEDS, what))
+        for whose, sampling in mini_batches.items():
+            common: dict[str, Any] = {"problem": "none", "nodes": 16, "sampling": sampling, "seeds": SEEDS}
+            factors = {
+                name: evidence.measured("training_time_s", algorithm=name, **common, **differs)
+                / evidence.measured("training_time_s", algorithm=name, **common, **well)
+                for name in ("allreduce", "gossip_pull", "gossip_push")
+            }
+            slowest, *gossip = factors.values()
+            more = [slowest.of[seed] > max(factor.of[seed] for factor in gossip) for seed in slowest.of]
+            answers.append(Answer(decided(*more), longer(factors), SEEDS, f"{what}, {whose}"))
     return answers
 
 
-def _time_to_target(evidence: Evidence, algorithm: str, nodes: int) -> Values:
-    measure = partial(time_to, top1=TARGET)
-    return evidence.measured(measure, algorithm=algorithm, nodes=nodes, problem="supervised", seeds=SEEDS)
+def _times(evidence: Evidence, nodes: int, target: float) -> dict[str, Values]:
+    measure = partial(time_to, top1=target)
+    return {
+        name: evidence.measured(measure, algorithm=name, nodes=nodes, problem="supervised", seeds=SEEDS)
+        for name in ("allreduce", *ASYNCHRONOUS)
+    }
 
 
 def _told(times: dict[str, Values]) -> str:
@@ -67,22 +73,29 @@ def _told(times: dict[str, Values]) -> str:
 
 
 def small(evidence: Evidence) -> list[Answer]:
-    """At 8 and at 32 nodes each asynchronous method reaches a top-1 of 77 % in less time than allreduce."""
+    """At 8 and at 32 nodes each asynchronous method reaches a top-1 of 70, 75, 77 and 80 % in less time than allreduce.
+
+    Never: not within the epochs that all have.
+    """
     answers = []
-    for name in ASYNCHRONOUS:
-        verdicts, numbers = [], []
-        for nodes in (FEW, SEVERAL):
-            times = {each: _time_to_target(evidence, each, nodes) for each in (name, "allreduce")}
-            verdicts.append(smaller(times[name], times["allreduce"]))
-            numbers.append(f"{nodes} nodes: {_told(times)}")
-        answers.append(Answer(every(verdicts), "; ".join(numbers), SEEDS, name))
+    for target in TARGETS:
+        by_nodes = {nodes: _times(evidence, nodes, target) for nodes in (FEW, SEVERAL)}
+        verdict = every(
+            smaller(times[name], times["allreduce"]) for times in by_nodes.values() for name in ASYNCHRONOUS
+        )
+        numbers = "; ".join(f"{nodes} nodes: {_told(times)}" for nodes, times in by_nodes.items())
+        answers.append(Answer(verdict, numbers, SEEDS, f"{100 * target:g} %"))
     return answers
 
 
 def large(evidence: Evidence) -> list[Answer]:
-    """At 128 nodes allreduce reaches a top-1 of 77 % in less time than each asynchronous method."""
+    """At 128 nodes allreduce reaches a top-1 of 70, 75, 77 and 80 % in less time than each asynchronous method.
+
+    Never: not within the epochs that all have.
+    """
     answers = []
-    for name in ASYNCHRONOUS:
-        times = {each: _time_to_target(evidence, each, MANY) for each in ("allreduce", name)}
-        answers.append(Answer(smaller(times["allreduce"], times[name]), _told(times), SEEDS, f"against {name}"))
+    for target in TARGETS:
+        times = _times(evidence, MANY, target)
+        verdict = every(smaller(times["allreduce"], times[name]) for name in ASYNCHRONOUS)
+        answers.append(Answer(verdict, _told(times), SEEDS, f"{100 * target:g} %"))
     return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from runner.claims.answers import Answer, at_most, decided, difference, every, smaller
@@ -9,8 +10,8 @@ from runner.claims.evidence import Evidence, Values
 from runner.report.curves import mean_top1, time_to
 
 SEEDS = 3
-TARGET = 0.8
-"""The top-1 to be reached."""
+TARGETS = (0.75, 0.8, 0.82)
+"""Top-1 to be reached."""
 TRAINED: dict[str, Any] = {"problem": "supervised", "epochs": 12, "seeds": SEEDS}
 
 
@@ -28,13 +29,21 @@ def _less_error(better: Values, worse: Values, names: tuple[str, str], what: str
 
 
 def k2(evidence: Evidence) -> list[Answer]:
-    """K2=32 instead of 8 (K1=4, S=4): a higher mean of top-1 over the epochs, or 80 % reached in less time."""
+    """K2=32 instead of 8 (K1=4, S=4): a higher mean of top-1 over the epochs, or 75, 80 and 82 % all in less time.
+
+    Never: not within the epochs that all have.
+    """
     curves = {K2: _hier_avg(evidence, mean_top1, 4, K2, 4) for K2 in (8, 32)}
-    times = {K2: _hier_avg(evidence, lambda run: time_to(run, TARGET), 4, K2, 4) for K2 in (8, 32)}
-    numbers = ", ".join(f"K2={K2} {values.told('.1f', unit='s')}" for K2, values in times.items())
+    verdicts, numbers = [], []
+    for target in TARGETS:
+        measure = partial(time_to, top1=target)
+        times = {K2: _hier_avg(evidence, measure, 4, K2, 4) for K2 in (8, 32)}
+        verdicts.append(smaller(times[32], times[8]))
+        told = ", ".join(f"K2={K2} {values.told('.1f', unit='s')}" for K2, values in times.items())
+        numbers.append(f"{100 * target:g} %: {told}")
     return [
         _less_error(curves[32], curves[8], ("K2=32", "K2=8"), "training counted in epochs"),
-        Answer(smaller(times[32], times[8]), numbers, SEEDS, "training counted in time, on 10 Gbit/s Ethernet"),
+        Answer(every(verdicts), "; ".join(numbers), SEEDS, "training counted in time, on 10 Gbit/s Ethernet"),
     ]
 
 

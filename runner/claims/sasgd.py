@@ -14,11 +14,11 @@ from runner.report.runs import Run
 SEEDS = 3
 LEARNERS = 16
 INTERVALS = (1, 50)
-TARGET = 0.8
-"""The top-1 to be reached."""
+TARGETS = (0.75, 0.8, 0.82)
+"""Top-1 to be reached: a verdict that depends on which is none."""
 ASSUMPTIONS: dict[str, dict[str, Any]] = {
     "10 Gbit/s Ethernet": {"cluster": "10gbe", "cluster__inter__efficiency": 1.0},
-    "links at 0.75 of the wire, as gloo reached on shaped ones": {"cluster__inter__efficiency": 0.75},
+    "links at 0.75 of the wire": {"cluster__inter__efficiency": 0.75},
     "100 Gbit/s InfiniBand": {"cluster": "infiniband_100g"},
 }
 
@@ -61,7 +61,9 @@ def better(evidence: Evidence) -> list[Answer]:
         top1 = {name: _trained(evidence, "top1", **_method(name, T)) for name in ("sasgd", "downpour", "eamsgd")}
         higher = [at_most(*difference(top1[name], top1["sasgd"]), 0.0) for name in ("downpour", "eamsgd")]
         numbers = ", ".join(f"{name} {values.told('.2f', 100)} %" for name, values in top1.items())
-        answers.append(Answer(every(higher), numbers, SEEDS, f"convergence, T={T}"))
+        answers.append(
+            Answer(every(higher), numbers, min(len(each.of) for each in top1.values()), f"convergence, T={T}")
+        )
     return answers
 
 
@@ -70,14 +72,19 @@ def _trained(evidence: Evidence, metric: str | Measure, nodes: int = LEARNERS, *
 
 
 def downpour(evidence: Evidence) -> list[Answer]:
-    """16 learners of Downpour reach a top-1 of 80 % less than 8 times as fast as SGD on one."""
-    measure = partial(time_to, top1=TARGET)
-    alone = _trained(evidence, measure, nodes=1, algorithm="allreduce")
+    """16 learners of Downpour reach a top-1 of 75, 80 and 82 % less than 8 times as fast as SGD on one.
+
+    Never: not within the epochs that all have.
+    """
     answers = []
     for T in INTERVALS:
-        times = _trained(evidence, measure, **_method("downpour", T))
-        eightfold = Values({seed: LEARNERS / 2 * seconds for seed, seconds in times.of.items()})
-        speedup = f": {alone.mean / times.mean:.1f} times as fast" if math.isfinite(times.mean) else ""
-        numbers = f"SGD {alone.told('.1f', unit='s')}, Downpour {times.told('.1f', unit='s')}{speedup}"
-        answers.append(Answer(smaller(alone, eightfold), numbers, SEEDS, f"n_push = n_fetch = {T}"))
+        for target in TARGETS:
+            measure = partial(time_to, top1=target)
+            alone = _trained(evidence, measure, nodes=1, algorithm="allreduce")
+            times = _trained(evidence, measure, **_method("downpour", T))
+            eightfold = Values({seed: LEARNERS / 2 * seconds for seed, seconds in times.of.items()})
+            speedup = f": {alone.mean / times.mean:.1f} times as fast" if math.isfinite(times.mean) else ""
+            numbers = f"SGD {alone.told('.1f', unit='s')}, Downpour {times.told('.1f', unit='s')}{speedup}"
+            what = f"n_push = n_fetch = {T}, {100 * target:g} %"
+            answers.append(Answer(smaller(alone, eightfold), numbers, min(len(alone.of), len(times.of)), what))
     return answers

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.claims.answers import Answer
-from runner.commands.options import Format, ResultsDir, user_errors
+from runner.commands.options import Format, ResultsDir, say, user_errors
 from runner.report.formats import FORMATS, Cell, Column, Table
 from runner.report.runs import unknown_name
 from runner.studies import SCALES
@@ -40,6 +40,8 @@ def claims(
         if paper is not None and paper not in papers():
             raise unknown_name("paper", paper, papers())
         judged = judge([results_dir, results_dir / "showcase"], scale, paper)
+        for problem in dict.fromkeys(problem for each in judged for problem in each.problems):
+            say(problem)
         if table_format == Format.json:
             typer.echo(json.dumps([each.as_json() for each in judged], indent=2))
         elif brief:

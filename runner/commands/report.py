@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runner import studies
 from runner.commands.options import ResultsDir, say, user_errors
-from runner.report.runs import Run, find_runs, unknown_name
+from runner.report.runs import finished, unknown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,11 +32,14 @@ def report(
     paper: Annotated[str, typer.Argument(help=f"Of {', '.join(TITLES)}.", show_default=False)],
     scale: Annotated[str, typer.Option(help=f"Of the runs: {', '.join(studies.SCALES)}.")] = "virtual",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file.", show_default="results/reports/<paper>.html")
+        Path | None,
+        typer.Option("--output", "-o", help="The file.", show_default="results/reports/<paper>-<scale>.html"),
     ] = None,
     files: Annotated[
         Path | None,
-        typer.Option(help="Also write every table (md, tex, csv, json) and figure (png, pdf, svg) into this folder."),
+        typer.Option(
+            help="Also write every table (md, tex, csv, json, txt) and figure (png, pdf, svg) into this folder."
+        ),
     ] = None,
     results_dir: ResultsDir = Path("results"),
 ) -> None:
@@ -94,7 +97,7 @@ def section_of(study: studies.Study, scale: str, places: Sequence[Path], files: 
         source=study.source,
         command=f"run-experiment experiment={study.name} scale={scale}",
         notes=study.notes,
-        deviations=deviations_of(study, cells[0]),
+        deviations=deviations_of(study, cells),
         problems=problems,
     )
     if not runs:
@@ -124,19 +127,19 @@ def environment(paper: str, scale: str, places: Sequence[Path]) -> list[str]:
     """What the runs say of their machines, and the showcase of how long they took."""
     lines: dict[str, None] = {}
     for place in places:
-        for record in sorted((place / "measured").glob(f"{paper}-{scale}.json")):
-            told = json.loads(record.read_text())
-            lines.update(dict.fromkeys(f"{key}: {value}" for key, value in told.items()))
-        if (place / "runs" / paper).is_dir():
-            for run in find_runs(place, paper):
-                lines.update(dict.fromkeys(_told(run)))
+        told = _object(place / "measured" / f"{paper}-{scale}.json")
+        lines.update(dict.fromkeys(f"{key}: {value}" for key, value in told.items()))
+    for run in finished(f"{paper}/{scale}", places)[0].values():
+        if told := _object(run.folder / "environment.json"):
+            machine = f"{told.get('cpus')} cores, Python {told.get('python')}, torch {told.get('torch')}"
+            lines[f"{machine}, commit {str(told.get('commit'))[:12]}"] = None
     return list(lines)
 
 
-def _told(run: Run) -> list[str]:
+def _object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it is missing or broken."""
     try:
-        told = json.loads((run.folder / "environment.json").read_text())
+        told = json.loads(path.read_text())
     except (OSError, ValueError):
-        return []
-    machine = f"{told.get('cpus')} cores, Python {told.get('python')}, torch {told.get('torch')}"
-    return [f"{machine}, commit {str(told.get('commit'))[:12]}"]
+        return {}
+    return told if isinstance(told, dict) else {}

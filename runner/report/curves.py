@@ -110,9 +110,12 @@ def mean_top1(run: Run) -> float | None:
 
 
 def _top1(run: Run) -> list[tuple[float, float]]:
-    """(seconds of training, top-1 of the run's own model) of each evaluation that has both."""
+    """(seconds of training, top-1 of the run's own model) of each evaluation that has both; none of a broken file."""
     key = top1_key(run.values.get("evaluated_model"))
-    rows = [(_number(row.get("time_s")), _number(row.get(key))) for row in read_evaluations(run)[0]]
+    evaluations, problem = read_evaluations(run)
+    if problem or not evaluations or evaluations[-1]["epoch"] < (run.values.get("epochs") or 0):
+        return []
+    rows = [(_number(row.get("time_s")), _number(row.get(key))) for row in evaluations]
     return [(seconds, value) for seconds, value in rows if not math.isnan(seconds + value)]
 
 

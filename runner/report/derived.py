@@ -50,6 +50,7 @@ def with_scaling(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
         if rate is not None:
             by_workers = series[tuple(row[key] for key in keys)]
             fewest = min(by_workers)
+        if rate is not None and len(by_workers) > 1:  # with one size there is nothing to hold it against
             speedup = rate * len(by_workers[fewest]) / sum(by_workers[fewest])
             efficiency = speedup * fewest / row["workers"]
         speedups.append(speedup)

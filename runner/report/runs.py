@@ -125,6 +125,20 @@ def find_runs(results_dir: Path | str, experiment: str | None = None, where: Ite
     return filter_runs(runs, where)
 
 
+def finished(preset: str, results_dirs: Iterable[Path]) -> tuple[dict[str, Run], list[str]]:
+    """By identity, the finished runs below each results_dir/runs/<preset>, the first place first; and what is wrong."""
+    runs: dict[str, Run] = {}
+    problems = []
+    for place in results_dirs:
+        if (place / "runs" / preset).is_dir():
+            for run in sorted(_walk(place / "runs" / preset, place / "runs", 0), key=lambda run: run.folder):
+                if run.problem:
+                    problems.append(f"skipped {run.problem}")
+                elif run.summary is not None:
+                    runs.setdefault(run.identity, run)
+    return runs, problems
+
+
 def read_run(run: Run) -> Run:
     """The run as it stands now."""
     with os.scandir(run.folder) as entries:

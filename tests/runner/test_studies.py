@@ -69,6 +69,8 @@ def test_anything_else_stays_as_it_is() -> None:
     [
         (["experiment=sgp/scaling", "scale=huge"], "scale=huge: sgp/scaling has the scales paper, virtual, laptop"),
         (["algorithm=sgp", "scale=paper"], "scale=paper: belongs to a study"),
+        (["experiment=sgp/scalling"], "experiment=sgp/scalling: there is no such study; did you mean sgp/scaling"),
+        (["experiment=sgp"], "experiment=sgp: there is no such study"),
     ],
 )
 def test_what_cannot_be_is_refused(line: list[str], said: str) -> None:
@@ -101,7 +103,8 @@ def test_what_differs_from_the_paper_is_said() -> None:
     [(virtual, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp"])
     assert studies.deviations(paper, paper) == []
     told = studies.deviations(virtual, paper)
-    assert {"model mlp (paper: resnet50)", "epochs 12 (paper: 90)", "cluster 10gbe (paper: none)"} <= set(told)
+    simulated = "simulated: cluster 10gbe, time as for cost resnet50_v100 (paper: real machines)"
+    assert {"model mlp (paper: resnet50)", "epochs 12 (paper: 90)", simulated} <= set(told)
     assert "schedule.milestones [4,8,11] (paper: [30,60,80])" in told
     assert not [line for line in told if line.startswith(("model.", "results_dir", "device", "optimizer"))]
     [(timing, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp", "problem=none"])
