@@ -53,7 +53,8 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
                 theirs[name] = []
         differences = [studies.deviations(cell, paper | {"seed": cell["seed"]}) for paper in theirs[name]]
         if differences:
-            told.update(dict.fromkeys(min(differences, key=lambda found: len(found))))
+            fewest = min(differences, key=len)
+            told.update(dict.fromkeys(fewest))
     return list(told)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from runner.claims.answers import Answer, at_most, difference, overall
+from runner.claims.answers import Answer, at_most, difference, overall, smaller
 from runner.claims.evidence import Evidence, MissingRunsError, Values
 from runner.claims.register import CHECKS, judge, published
 from runner.experiments import app
@@ -83,6 +84,36 @@ def test_a_run_whose_configuration_cannot_be_read_is_no_evidence(text: str | Non
     if text is not None:
         (broken.folder / "config.yaml").write_text(text)
     assert Evidence([broken, whole]).measured("top1", nodes=4).of == {1: 0.6}
+
+
+def test_parts_that_must_all_hold_are_no_assumptions() -> None:
+    answers = [
+        Answer("holds", "", 3, "one"),
+        Answer("undecided", "", 3, "two"),
+        Answer("does not hold", "", 3, "three"),
+    ]
+    assert overall(answers, "all")[0] == "does not hold"
+    assert overall(answers[:2], "all")[0] == "undecided"
+    assert overall(answers, "any")[0] == "holds"
+    assert overall(answers[1:], "any")[0] == "undecided"
+
+
+def test_runs_that_never_get_there_are_slower() -> None:
+    never, late, soon = (
+        Values(dict(enumerate(times))) for times in ([math.inf] * 3, [9.0, 9.5, 10.0], [1.0, 1.5, 2.0])
+    )
+    assert smaller(soon, late) == smaller(soon, never) == "holds"
+    assert smaller(never, soon) == smaller(late, soon) == "does not hold"
+    assert smaller(never, never) == "undecided"
+    assert smaller(late, Values({0: math.inf, 1: 9.0, 2: 9.5})) == "undecided"
+
+
+def test_a_broken_file_is_named_and_is_no_evidence(tmp_path: Path) -> None:
+    whole = run(tmp_path / "runs/sgp/virtual", 0, 0.5)
+    (whole.folder / "summary.json").write_text("{")
+    (judged, *_) = judge([tmp_path], "virtual", "sgp")
+    assert [problem for problem in judged.problems if str(whole.folder) in problem]
+    assert judged.verdict == "not run"
 
 
 def test_without_runs_no_claim_has_a_verdict(tmp_path: Path) -> None:

@@ -117,6 +117,14 @@ def test_nothing_recalled_is_shown_as_published(page: str) -> None:
     assert {row["mark"] for row in rows("sgp")} == {"text", "second"}
 
 
+def test_the_runs_of_the_showcase_can_be_listed() -> None:
+    done = CliRunner().invoke(app, ["list", "--results-dir", str(RESULTS / "showcase")])
+    assert done.exit_code == 0, done.output
+    assert "finished" in done.stdout
+    narrowed = ["list", "sgp", "--where", "problem=supervised", "--results-dir", str(RESULTS / "showcase")]
+    assert "top-1, workers' mean (%)" in CliRunner().invoke(app, [*narrowed, "--format", "markdown"]).stdout
+
+
 def test_what_has_not_run_is_said(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     arguments = ["report", "sasgd", "--output", str(path), "--results-dir", str(tmp_path)]
