@@ -39,7 +39,7 @@ def test_help_names_groups_keys_and_own_options(tmp_path: Path, quick: Quick) ->
         "one_peer_exponential",
         "fashion_mnist",
         "rerun=true",
-        "sgp/accuracy, sgp/consensus",
+        "sgp/accuracy, sgp/assumptions, sgp/consensus",
     ):
         assert known in plain
     assert all(len(line) <= 120 for line in plain.splitlines())
