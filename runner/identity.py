@@ -134,6 +134,11 @@ def as_typed(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def is_outside(key: str) -> bool:
+    """Whether a dotted key, or the node that it is in, determines no results."""
+    return key in OUTSIDE or key.partition(".")[0] in OUTSIDE
+
+
 def flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Nested keys as dotted ones."""
     items: list[tuple[str, Any]] = []

@@ -61,17 +61,18 @@ def _main(arguments: list[str]) -> int:
     console = Console(highlight=False)
     cells = [(resolve(config), overrides) for config, overrides in composed]
     configs = [config for config, _ in cells]
-    for line in [*_study(arguments, [config for config, _ in composed]), *announcements(configs)]:
+    asked = studies.asked(arguments)
+    told = [] if asked is None else _about(*asked, [config for config, _ in composed])
+    for line in [*told, *announcements(configs)]:
         console.print(line, soft_wrap=True, markup=False)
     signal.signal(signal.SIGINT, on_interrupt)
     if any(config["dry_run"] for config in configs):
         return dry_run(cells, console)
     exit_status = run_all(cells, console)
-    found = studies.asked(arguments)
-    if found is not None and exit_status < 128 and not any(map(on_slurm, configs)):
+    if asked is not None and exit_status < 128 and not any(map(on_slurm, configs)):
         from runner.study_runs import show
 
-        console.print(show(found[0], configs, Path(configs[0]["results_dir"])), soft_wrap=True, markup=False)
+        console.print(show(asked[0], configs, Path(configs[0]["results_dir"])), soft_wrap=True, markup=False)
     return exit_status
 
 
@@ -145,14 +146,10 @@ def in_hydras_order(arguments: list[str]) -> list[str]:
     return overrides + flags
 
 
-def _study(arguments: list[str], cells: list[Config]) -> list[str]:
+def _about(study: studies.Study, scale: str, cells: list[Config]) -> list[str]:
     """What a study is, and how the setting of its runs differs from the paper's."""
-    found = studies.asked(arguments)
-    if found is None:
-        return []
     from runner.study_runs import deviations_of
 
-    study, scale = found
     differs = deviations_of(study, cells)
     told = f"scale {scale}" + (f", which differs from the paper's setting in {', '.join(differs)}" if differs else "")
     return [f"{study.title}; {study.source}", *study.notes, told]

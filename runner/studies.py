@@ -15,7 +15,7 @@ from typing import Any
 
 from runner.build import ConfigError, nearest
 from runner.config import Config, conf_dir, simulated, timing_only
-from runner.identity import GROUPS, OUTSIDE, VIRTUAL_GROUPS, as_typed, flat
+from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside
 
 SCALES = ("paper", "virtual", "laptop")
 """The paper's own setting on a real cluster; its cluster simulated, with a small task; a few minutes on two cores."""
@@ -56,6 +56,11 @@ class Study:
     @property
     def paper(self) -> str:
         return self.name.partition("/")[0]
+
+    @property
+    def stem(self) -> str:
+        """Of files."""
+        return self.name.replace("/", "-")
 
     def preset(self, scale: str) -> str:
         """Of all its runs; also the folder below results/runs."""
@@ -107,6 +112,8 @@ def asked(arguments: list[str]) -> tuple[Study, str] | None:
     """
     typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     name, scale = typed.get("experiment", ""), typed.get("scale")
+    if not name and scale is None:  # as most often: no file is read
+        return None
     if not _is_study(name):
         paper = name.partition("/")[0]
         if paper in {each.partition("/")[0] for each in names()} and not _path(name).is_file():
@@ -172,8 +179,7 @@ def deviations(here: Config, paper: Config) -> list[str]:
 
 def _settings(config: Config) -> list[tuple[str, Any]]:
     """What determines results and is typed, with dotted keys."""
-    values = flat({key: value for key, value in config.items() if key not in OUTSIDE})
-    return [(key, value) for key, value in values if key not in {*OUTSIDE, *DERIVED}]
+    return [(key, value) for key, value in flat(config) if key not in DERIVED and not is_outside(key)]
 
 
 def _by_method(words: list[str], rates: dict[str, float]) -> list[list[str]]:

@@ -75,9 +75,14 @@ def smaller(a: Values, b: Values) -> Verdict:
     return at_most(*difference(a, b), 0.0)
 
 
+def listed(values: Mapping[str, Values], form: str, scale: float = 1.0, unit: str = "") -> str:
+    """Values by name, in words: see `Values.told`."""
+    return ", ".join(f"{name} {each.told(form, scale, unit)}" for name, each in values.items())
+
+
 def longer(factors: Mapping[str, Values]) -> str:
     """Factors by which something takes longer, in words."""
-    return ", ".join(f"{name} {factor.told('.2f')} times as long" for name, factor in factors.items())
+    return listed(factors, ".2f", unit="times as long")
 
 
 def overall(answers: list[Answer], combine: Combine = "assumptions") -> tuple[Verdict, str]:

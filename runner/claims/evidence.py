@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from runner.identity import OUTSIDE
+from runner.identity import is_outside
 from runner.report.runs import Run, finished, parsed, read_evaluations, shorten
 
 
@@ -125,7 +125,8 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
         key
         for key in {*one, *other}
         if one.get(key) != other.get(key)
-        and not {key, key.partition(".")[0]} & {*OUTSIDE, "seed"}
+        and key != "seed"
+        and not is_outside(key)
         and not isinstance(one.get(key), dict)
         and not isinstance(other.get(key), dict)
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from runner.claims.answers import Answer, decided, every, longer, smaller
+from runner.claims.answers import Answer, decided, every, listed, longer, smaller
 from runner.claims.evidence import Evidence, Values
 from runner.report.curves import time_to
 
@@ -68,10 +68,6 @@ def _times(evidence: Evidence, nodes: int, target: float) -> dict[str, Values]:
     }
 
 
-def _told(times: dict[str, Values]) -> str:
-    return ", ".join(f"{name} {values.told('.1f', unit='s')}" for name, values in times.items())
-
-
 def small(evidence: Evidence) -> list[Answer]:
     """At 8 and at 32 nodes each asynchronous method reaches a top-1 of 70, 75, 77 and 80 % in less time than allreduce.
 
@@ -83,7 +79,7 @@ def small(evidence: Evidence) -> list[Answer]:
         verdict = every(
             smaller(times[name], times["allreduce"]) for times in by_nodes.values() for name in ASYNCHRONOUS
         )
-        numbers = "; ".join(f"{nodes} nodes: {_told(times)}" for nodes, times in by_nodes.items())
+        numbers = "; ".join(f"{nodes} nodes: {listed(times, '.1f', unit='s')}" for nodes, times in by_nodes.items())
         answers.append(Answer(verdict, numbers, SEEDS, f"{100 * target:g} %"))
     return answers
 
@@ -97,5 +93,5 @@ def large(evidence: Evidence) -> list[Answer]:
     for target in TARGETS:
         times = _times(evidence, MANY, target)
         verdict = every(smaller(times["allreduce"], times[name]) for name in ASYNCHRONOUS)
-        answers.append(Answer(verdict, _told(times), SEEDS, f"{100 * target:g} %"))
+        answers.append(Answer(verdict, listed(times, ".1f", unit="s"), SEEDS, f"{100 * target:g} %"))
     return answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from runner.claims.answers import Answer, at_most, decided, difference, every, smaller
+from runner.claims.answers import Answer, at_most, decided, difference, every, listed, smaller
 from runner.claims.evidence import Evidence, Values
 from runner.report.curves import mean_top1, time_to
 
@@ -23,8 +23,8 @@ def _hier_avg(evidence: Evidence, metric: Any, K1: int, K2: int, S: int) -> Valu
 def _less_error(better: Values, worse: Values, names: tuple[str, str], what: str) -> Answer:
     """Whether top-1 averaged over epochs is higher on one side."""
     gap, low, high = (100 * value for value in difference(worse, better))
-    told = [f"{name} {values.told('.2f', 100)} %" for name, values in zip(names, (better, worse), strict=True)]
-    numbers = f"{', '.join(told)} (95 %: {-high:.2f} to {-low:.2f} points)"
+    told = listed(dict(zip(names, (better, worse), strict=True)), ".2f", 100, "%")
+    numbers = f"{told} (95 %: {-high:.2f} to {-low:.2f} points)"
     return Answer(at_most(gap, low, high, 0.0), numbers, min(len(better.of), len(worse.of)), what)
 
 
@@ -37,10 +37,9 @@ def k2(evidence: Evidence) -> list[Answer]:
     verdicts, numbers = [], []
     for target in TARGETS:
         measure = partial(time_to, top1=target)
-        times = {K2: _hier_avg(evidence, measure, 4, K2, 4) for K2 in (8, 32)}
-        verdicts.append(smaller(times[32], times[8]))
-        told = ", ".join(f"K2={K2} {values.told('.1f', unit='s')}" for K2, values in times.items())
-        numbers.append(f"{100 * target:g} %: {told}")
+        often, rarely = (_hier_avg(evidence, measure, 4, K2, 4) for K2 in (8, 32))
+        verdicts.append(smaller(rarely, often))
+        numbers.append(f"{100 * target:g} %: {listed({'K2=8': often, 'K2=32': rarely}, '.1f', unit='s')}")
     return [
         _less_error(curves[32], curves[8], ("K2=32", "K2=8"), "training counted in epochs"),
         Answer(every(verdicts), "; ".join(numbers), SEEDS, "training counted in time, on 10 Gbit/s Ethernet"),

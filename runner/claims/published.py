@@ -18,9 +18,7 @@ def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | N
         return None
     evidence = Evidence.of(f"{paper}/{scale}", places)
     body = [_of_sgp(row, evidence) for row in rows("sgp")]
-    body += [
-        _of_slowmo(row, evidence) for row in rows("slowmo") if row["dataset"] == "ImageNet" and row["mark"] in SHOWN
-    ]
+    body += [_of_slowmo(row, evidence) for row in rows("slowmo") if row["dataset"] == "ImageNet"]
     columns = [
         Column("what", "what", wraps=True),
         Column("published", "published"),

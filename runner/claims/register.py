@@ -133,7 +133,5 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         n=min((answer.n for answer in answers), default=0),
         problems=evidence.problems,
         clock=shorten(sorted({str(run.values.get("clock")) for run in evidence.used})),
-        command=" && ".join(
-            f"run-experiment experiment={name} scale={scale}{elsewhere}" for name in check.studies.split()
-        ),
+        command=" && ".join(f"run-experiment experiment={study.name} scale={scale}{elsewhere}" for study in mine),
     )

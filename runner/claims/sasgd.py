@@ -6,13 +6,14 @@ import math
 from functools import partial
 from typing import Any
 
-from runner.claims.answers import Answer, at_most, decided, difference, every, smaller
+from runner.claims.answers import Answer, at_most, decided, difference, every, listed, smaller
 from runner.claims.evidence import Evidence, Measure, Values
 from runner.report.curves import time_to
 from runner.report.runs import Run
 
 SEEDS = 3
 LEARNERS = 16
+METHODS = ("sasgd", "downpour", "eamsgd")
 INTERVALS = (1, 50)
 TARGETS = (0.75, 0.8, 0.82)
 """Top-1 to be reached: a verdict that depends on which is none."""
@@ -28,17 +29,16 @@ def _method(name: str, T: int) -> dict[str, Any]:
     return {"algorithm": name} | {f"algorithm__{key}": T for key in keys}
 
 
-def _iteration_ms(evidence: Evidence, name: str, T: int, **more: Any) -> float:
-    timing: dict[str, Any] = {"problem": "none", "nodes": LEARNERS, **more}
-    return 1000 * evidence.measured("iteration_time_s", **_method(name, T), **timing).mean
+def _timed(evidence: Evidence, metric: str | Measure, name: str, T: int, **links: Any) -> Values:
+    timing: dict[str, Any] = {"problem": "none", "nodes": LEARNERS, **links}
+    return evidence.measured(metric, **_method(name, T), **timing)
 
 
 def amortise(evidence: Evidence) -> list[Answer]:
     """An iteration of 16 learners waits for communication at most 1.1 / 50 as long with T=50 as with T=1."""
     answers = []
     for assumption, links in ASSUMPTIONS.items():
-        timing: dict[str, Any] = {"problem": "none", "nodes": LEARNERS, **links}
-        waits = {T: 1000 * evidence.measured(_wait_s, **_method("sasgd", T), **timing).mean for T in INTERVALS}
+        waits = {T: 1000 * _timed(evidence, _wait_s, "sasgd", T, **links).mean for T in INTERVALS}
         numbers = f"{waits[1]:.3f} ms with T=1, {waits[50]:.4f} ms with T=50: 1 / {waits[1] / waits[50]:.0f}"
         answers.append(Answer(decided(50 * waits[50] <= 1.1 * waits[1]), numbers, 1, assumption))
     return answers
@@ -54,16 +54,14 @@ def better(evidence: Evidence) -> list[Answer]:
     answers = []
     for T in INTERVALS:
         for assumption, links in ASSUMPTIONS.items():
-            times = {name: _iteration_ms(evidence, name, T, **links) for name in ("sasgd", "downpour", "eamsgd")}
-            numbers = ", ".join(f"{name} {milliseconds:.2f} ms" for name, milliseconds in times.items())
-            fastest = times["sasgd"] < min(times["downpour"], times["eamsgd"])
+            times = {name: _timed(evidence, "iteration_time_s", name, T, **links) for name in METHODS}
+            fastest = times["sasgd"].mean < min(times["downpour"].mean, times["eamsgd"].mean)
+            numbers = listed(times, ".2f", 1000, "ms")
             answers.append(Answer(decided(fastest), numbers, 1, f"communication, T={T}, {assumption}"))
-        top1 = {name: _trained(evidence, "top1", **_method(name, T)) for name in ("sasgd", "downpour", "eamsgd")}
+        top1 = {name: _trained(evidence, "top1", **_method(name, T)) for name in METHODS}
         higher = [at_most(*difference(top1[name], top1["sasgd"]), 0.0) for name in ("downpour", "eamsgd")]
-        numbers = ", ".join(f"{name} {values.told('.2f', 100)} %" for name, values in top1.items())
-        answers.append(
-            Answer(every(higher), numbers, min(len(each.of) for each in top1.values()), f"convergence, T={T}")
-        )
+        seeds = min(len(each.of) for each in top1.values())
+        answers.append(Answer(every(higher), listed(top1, ".2f", 100, "%"), seeds, f"convergence, T={T}"))
     return answers
 
 

@@ -33,7 +33,7 @@ PLAIN: dict[str, Any] = {
 def timing(evidence: Evidence, algorithm: str, nodes: int, metric: str = "iteration_time_s", **differs: Any) -> Values:
     """A time of the runs on 10 Gbit/s Ethernet that have no problem; in what they differ from PLAIN."""
     overlap = {"algorithm__overlap": 0} if algorithm == "sgp" else {}
-    seeds = 3 if set(differs) & NOISY else 1
+    seeds = SEEDS if set(differs) & NOISY else 1
     conditions = PLAIN | {"algorithm": algorithm, "nodes": nodes} | overlap | differs
     return evidence.measured(metric, seeds=seeds, **conditions)
 

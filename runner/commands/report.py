@@ -58,11 +58,10 @@ def report(
         from runner.report.page import Page
 
         places = [results_dir, results_dir / "showcase"]
-        mine = [study for study in map(studies.load, studies.names()) if study.paper == paper and scale in study.lines]
+        every = [study for study in map(studies.load, studies.names()) if study.paper == paper]
+        mine = [study for study in every if scale in study.lines]
         if not mine:
-            known = sorted(
-                {each for study in map(studies.load, studies.names()) if study.paper == paper for each in study.lines}
-            )
+            known = sorted({each for study in every for each in study.lines})
             raise ValueError(f"--scale {scale}: {paper} has the scales {', '.join(known)}")
         sections = [section_of(study, scale, places, files) for study in mine]
         page = Page(
@@ -92,7 +91,7 @@ def section_of(study: studies.Study, scale: str, places: Sequence[Path], files: 
     for problem in problems:
         say(f"{study.name}: {problem}")
     section = Section(
-        anchor=study.name.replace("/", "-"),
+        anchor=study.stem,
         title=study.title,
         source=study.source,
         command=f"run-experiment experiment={study.name} scale={scale}",
@@ -105,7 +104,7 @@ def section_of(study: studies.Study, scale: str, places: Sequence[Path], files: 
     figures, unread = figures_of(study, runs)
     table = table_of(study, runs)
     if files is not None:
-        write(files, study.name.replace("/", "-"), table, figures)
+        write(files, study.stem, table, figures)
     pictures = [picture(figure) for _, figure in figures]
     return replace(section, table=table, figures=pictures, problems=[*problems, *unread])
 

@@ -49,10 +49,10 @@ def with_scaling(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
         speedup = efficiency = None
         if rate is not None:
             by_workers = series[tuple(row[key] for key in keys)]
-            fewest = min(by_workers)
-        if rate is not None and len(by_workers) > 1:  # with one size there is nothing to hold it against
-            speedup = rate * len(by_workers[fewest]) / sum(by_workers[fewest])
-            efficiency = speedup * fewest / row["workers"]
+            if len(by_workers) > 1:  # with one size there is nothing to hold it against
+                fewest = min(by_workers)
+                speedup = rate * len(by_workers[fewest]) / sum(by_workers[fewest])
+                efficiency = speedup * fewest / row["workers"]
         speedups.append(speedup)
         efficiencies.append(efficiency)
     return frame.assign(

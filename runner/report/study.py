@@ -50,6 +50,6 @@ def figures_of(study: Study, runs: Sequence[Run]) -> tuple[list[tuple[str, Figur
         except LookupError as error:
             problems.append(f"{study.name}: {error}")
             continue
-        drawn.append(("-".join([study.name.replace("/", "-"), *where, name]), figure))
+        drawn.append(("-".join([study.stem, *where, name]), figure))
         problems += unread
     return drawn, problems
