@@ -109,7 +109,7 @@ def train_asynchronously(parts: Parts, config: Config, folder: Path) -> None:
     dist.barrier()  # all files are closed
     if mesh.rank == 0:  # the run is finished
         per_epoch = parts.iterations_per_epoch
-        summary = summarise(config, totals.mean(0).tolist(), final, per_epoch, staleness, keeper.restarts)
+        summary = summarise(config, totals, final, per_epoch, staleness, keeper.restarts)
         write_json(folder / "summary.json", summary)
 
 

@@ -98,6 +98,7 @@ AT_LEAST = {
     "warmup_iterations": 0,
     "launcher.timeout_s": 1,
     "launcher.threads": 1,
+    "launcher.at_once": 1,
     "problem.train_samples": 1,
     "cluster.gpus_per_node": 1,
 }

@@ -1,24 +1,36 @@
-"""Running cells (configurations) one after the other: skip what is finished, record what fails, say what came out."""
+"""Running cells (configurations): skip what is finished, record what fails, say what came out."""
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 
 from runner import checkpoints, results
 from runner import config as configs
 from runner.config import Config
 from runner.identity import variant
 from runner.launchers import InterruptedRunError, RunFailedError, local
-from runner.launchers.progress import View, shown
+from runner.launchers.progress import View, bars, count, shown
+from runner.launchers.virtual import SideBySide
 from runner.report.metrics import EVALUATED, duration, top1_key
+from runner.runtimes.gradients import cores
+
+Cell = tuple[Config, list[str]]
+"""A resolved configuration, and the overrides that made it."""
+Launch = Callable[[Path, Config], None]
+"""Runs a frozen configuration, in its folder, to its end: see `local.launch`."""
 
 
 def title(config: Config) -> str:
@@ -30,8 +42,10 @@ def title(config: Config) -> str:
     return f"{config['choices']['algorithm']}{f' ({settings})' if settings else ''} {size} seed {config['seed']}"
 
 
-def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
-    """Run each resolved configuration (with the overrides that made it), in order; a failed one stops no other.
+def run_all(cells: list[Cell], console: Console) -> int:
+    """Run each resolved configuration (with the overrides that made it); a failed one stops no other.
+
+    Real ones run in order, one at a time; neighbours on a virtual cluster `launcher.at_once` at a time.
 
     Returns:
         The exit status: 0, 1 where a run failed, 128 and the signal's number where one interrupted (Ctrl-C: 130).
@@ -43,26 +57,113 @@ def run_all(cells: list[tuple[Config, list[str]]], console: Console) -> int:
 
         exit_status = slurm.submit(jobs, console)
         cells = [cell for cell in cells if not configs.on_slurm(cell[0])]
-    for index, (config, overrides) in enumerate(cells):
-        heading = (f"[{index + 1}/{len(cells)}] " if len(cells) > 1 else "") + title(config)
+    if cells:
+        local.warm_up()  # unless that has been done
+    with bars(console, len(cells)) as progress, raising_on_signals():
+        sweep = Sweep(len(cells), console, progress)
+        try:
+            for virtual, neighbours in groupby(cells, lambda cell: configs.simulated(cell[0])):
+                (sweep.run_together if virtual else sweep.run_in_turn)(list(neighbours))
+        except InterruptedRunError as error:
+            sweep.exit_status = 128 + error.number
+            if not sweep.told:
+                say(console, f"{error}, between two runs; the same command goes on")
+    return max(exit_status, sweep.exit_status)
+
+
+@contextlib.contextmanager
+def raising_on_signals() -> Iterator[None]:
+    """The first signal that asks to stop raises InterruptedRunError in the block; further ones leave its end alone."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(number: int, _: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise InterruptedRunError(number)
+
+    handlers = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is stop:  # else one has come, here or in a launcher, and all are ignored
+                signal.signal(number, handler)
+
+
+class Sweep:
+    """The runs of one command on this machine, and what has come of them.
+
+    Args:
+        size: how many there are.
+    """
+
+    def __init__(self, size: int, console: Console, progress: Progress) -> None:
+        self.size, self.console, self.progress = size, console, progress
+        self.begun = self.over = self.exit_status = 0
+        self.told = False  # of an interruption
+
+    def run_in_turn(self, cells: list[Cell]) -> None:
+        """
+        Raises:
+            InterruptedRunError: one was stopped, and the rest does not begin.
+        """
+        for cell in cells:
+            self._run(self._heading(cell), *cell, local.launch)
+
+    def run_together(self, cells: list[Cell]) -> None:
+        """Virtual ones, each in one process; cores are shared out among those that run at a time.
+
+        Raises:
+            InterruptedRunError: after all have ended.
+        """
+        launcher = cells[0][0]["launcher"]
+        new = sum(results.status(results.run_folder(config)) != "finished" or config["rerun"] for config, _ in cells)
+        on_gpu = cells[0][0]["device"] == "cuda"
+        at_once = min(launcher.get("at_once") or (1 if on_gpu else cores()), max(new, 1))
+        side_by_side = SideBySide()
+
+        def run(heading: str, config: Config, overrides: list[str]) -> None:
+            threads = config["launcher"].get("threads") or max(1, cores() // at_once)
+            config = config | {"launcher": config["launcher"] | {"threads": threads}}
+            self._run(heading, config, overrides, lambda folder, _: side_by_side.launch(folder))
+
+        with ThreadPoolExecutor(at_once) as pool:
+            under_way = [pool.submit(run, self._heading(cell), *cell) for cell in cells]
+            try:
+                for future in as_completed(under_way):
+                    future.result()
+            except InterruptedRunError as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                side_by_side.stop(error.number)
+                raise
+
+    def _heading(self, cell: Cell) -> str:
+        self.begun += 1
+        return (f"[{self.begun}/{self.size}] " if self.size > 1 else "") + title(cell[0])
+
+    def _run(self, heading: str, config: Config, overrides: list[str], launch: Launch) -> None:
+        """Run one and say what came of it."""
+        folder = results.run_folder(config)
         try:
             if config["launcher"].get("node_rank"):
-                _help(config, heading, console)
+                _help(config, heading, self.console)
             else:
-                _run(config, overrides, heading, console)
+                _run(config, overrides, heading, self.console, self.progress, launch)
         except InterruptedRunError as error:
-            last = checkpoints.newest(results.run_folder(config))
+            last = checkpoints.newest(folder)
             does = f"goes on from step {last['step']}" if last else "runs it again"
-            say(console, f"{heading}: {error}; the same command {does}")
-            return 128 + error.number
+            self.told = True
+            say(self.console, f"{heading}: {error}; the same command {does}")
+            raise
         except RunFailedError as error:
-            say(console, f"{heading}: failed  {results.run_folder(config)}", style="red")
-            say(console, str(error))
-            exit_status = 1
-    return exit_status
+            say(self.console, f"{heading}: failed  {folder}", style="red")
+            say(self.console, str(error))
+            self.exit_status = 1
+        self.over += 1
+        count(self.progress, self.over)
 
 
-def dry_run(cells: list[tuple[Config, list[str]]], console: Console) -> int:
+def dry_run(cells: list[Cell], console: Console) -> int:
     """Print each resolved configuration and what would be run; nothing is written.
 
     Returns:
@@ -81,7 +182,9 @@ def dry_run(cells: list[tuple[Config, list[str]]], console: Console) -> int:
     return slurm.dry_run(jobs, console)
 
 
-def _run(config: Config, overrides: list[str], heading: str, console: Console) -> None:
+def _run(
+    config: Config, overrides: list[str], heading: str, console: Console, progress: Progress, launch: Launch
+) -> None:
     """Run one configuration in a folder of its own, unless that has been done or is being done."""
     folder = results.run_folder(config)
     with results.lock(folder) as mine:
@@ -92,12 +195,12 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
             say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
             return
         last = open_folder(folder, config, overrides)
-        if last is not None:
-            say(console, f"{heading}: goes on from step {last['step']}  {folder}")
         try:
+            if last is not None:
+                say(console, f"{heading}: goes on from step {last['step']}  {folder}")
             view = View(config["epochs"], config["evaluation"]["every"], config["evaluated_model"])
-            with shown(folder, heading, view, console):
-                local.launch(folder, config)
+            with shown(folder, heading, view, progress):
+                launch(folder, config)
             summary = results.read_json(folder / "summary.json")
             state = results.read_json(folder / "state.json") or {}
             if summary is None and state.get("status") == "interrupted":  # the processes have left by themselves
@@ -110,7 +213,7 @@ def _run(config: Config, overrides: list[str], heading: str, console: Console) -
         except RunFailedError as error:
             results.write_state(folder, "failed", str(error))
             raise
-        except BaseException as error:  # Ctrl-C between two steps of ours, or a mistake of ours
+        except BaseException as error:  # a mistake of ours
             results.write_state(folder, "interrupted", f"{type(error).__name__}: {error}")
             raise
         results.write_state(folder, "finished")

@@ -14,7 +14,7 @@ from runner.results import Row, RowWriter, finite
 COUNTERS = ("compute_s", "wait_s", "data_s", "bytes_sent")
 """Written as what was added since the row before."""
 
-KEPT = ("recorded", "recorded_s", "next_draw", "warm_s", "warm_draw", "end_s")
+KEPT = ("recorded", "recorded_s", "next_draw", "warm_s", "warm_draw", "end_s", "wait_s", "data_s")
 """Of a recorder, in a checkpoint."""
 
 SAMPLE = 100
@@ -111,7 +111,7 @@ class Recorder:
         self.recorded: dict[str, float] = dict.fromkeys(COUNTERS, 0)
         self.warm_s = 0.0 if self.warmup == 0 else None  # when the warm-up was over, and at which draw
         self.warm_draw = 0
-        self.end_s = 0.0
+        self.end_s = self.wait_s = self.data_s = 0.0  # at the end of the last step
 
     def state(self) -> Row:
         """What a checkpoint keeps of it."""
@@ -131,8 +131,8 @@ class Recorder:
 
     def step(self) -> None:
         """After each yield of the algorithm."""
-        draw = self.worker.draw
-        self.end_s = self.worker.clock.now()
+        draw, split = self.worker.draw, self.worker.split
+        self.end_s, self.wait_s, self.data_s = self.worker.clock.now(), split.wait_s, split.data_s
         if self.warm_s is None and draw >= self.warmup:
             self.warm_s, self.warm_draw = self.end_s, draw
         if draw >= self.next_draw:
@@ -158,9 +158,9 @@ class Recorder:
         return {"step": draw, "epoch": draw / self.per_epoch, "samples": draw * self.global_batch_size}
 
     def _counters(self) -> dict[str, float]:
-        split = self.worker.split
-        compute_s = self.end_s - split.wait_s - split.data_s
-        return {"compute_s": compute_s, "wait_s": split.wait_s, "data_s": split.data_s, "bytes_sent": split.bytes_sent}
+        compute_s = self.end_s - self.wait_s - self.data_s
+        bytes_sent = self.worker.split.bytes_sent
+        return {"compute_s": compute_s, "wait_s": self.wait_s, "data_s": self.data_s, "bytes_sent": bytes_sent}
 
     def evaluation(self, scores: Row, draw: int | None = None, time_s: float | None = None) -> Row:
         """After each evaluation, of where the worker is or was; returns its scores."""
@@ -170,7 +170,7 @@ class Recorder:
         return scores
 
     def totals(self) -> list[float]:
-        """Training seconds, steady seconds per iteration, then the counters."""
+        """Seconds to the end of the last step, steady seconds per iteration, then the counters."""
         draw = self.worker.draw
         if self.warm_s is not None and draw > self.warm_draw:
             iteration_s = (self.end_s - self.warm_s) / (draw - self.warm_draw)

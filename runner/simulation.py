@@ -355,7 +355,7 @@ def simulate(config: Config, folder: Path, device: torch.device) -> None:
     staleness: Counter[int] = Counter()
     for member in simulation.members:
         staleness += member.split.staleness
-    summary = summarise(config, totals.mean(0).tolist(), final, simulation.per_epoch, staleness)
+    summary = summarise(config, totals, final, simulation.per_epoch, staleness)
     write_json(folder / "summary.json", summary)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from runner import config as configs
 from runner.config import Config
@@ -12,7 +14,7 @@ from runner.results import Row
 
 def summarise(
     config: Config,
-    totals: Sequence[float],
+    totals: Tensor,
     final: Row,
     per_epoch: int,
     staleness: Mapping[int, int] | None = None,
@@ -21,13 +23,15 @@ def summarise(
     """The summary of a run.
 
     Args:
-        totals: `Recorder.totals()`, the mean over all processes (or virtual workers).
+        totals: (processes or virtual workers, 6), `Recorder.totals()` of each. The summary has their means, but
+            training ends with the last of them, for which the others wait.
         final: the scores of the last evaluation.
         staleness: how often what was merged was how many steps old, over all workers and servers.
         restarts: how often it went on from a checkpoint.
     """
     merged = sum((staleness or {}).values())
-    training_s, iteration_s, compute_s, wait_s, data_s, bytes_sent = totals
+    _, iteration_s, compute_s, _, data_s, bytes_sent = totals.mean(0).tolist()
+    training_s = float(totals[:, 0].max())
     choices, virtual, timing_only = config["choices"], configs.simulated(config), configs.timing_only(config)
     return {
         "identity": identity(config),
@@ -58,7 +62,7 @@ def summarise(
         "epoch_time_s": iteration_s * per_epoch,
         "iteration_time_s": iteration_s,
         "compute_s": compute_s,
-        "wait_s": wait_s,
+        "wait_s": training_s - compute_s - data_s,
         "data_s": data_s,
         "staleness": ",".join(f"{age}:{count}" for age, count in sorted((staleness or {}).items())),
         "staleness_mean": sum(age * n for age, n in (staleness or {}).items()) / merged if merged else None,

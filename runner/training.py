@@ -129,5 +129,5 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     staleness = everyones(worker.split.staleness if parts.mesh.lane == 0 else {})  # once for each worker
     dist.barrier()  # all files are closed
     if parts.mesh.rank == 0:  # the run is finished
-        summary = summarise(config, totals.mean(0).tolist(), final, per_epoch, staleness, keeper.restarts)
+        summary = summarise(config, totals, final, per_epoch, staleness, keeper.restarts)
         write_json(folder / "summary.json", summary)

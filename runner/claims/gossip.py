@@ -34,10 +34,7 @@ def server(evidence: Evidence) -> list[Answer]:
 
 
 def failures(evidence: Evidence) -> list[Answer]:
-    """Training becomes longer by a larger factor for allreduce than for both ways of gossip.
-
-    Of methods whose workers end at different times it is the mean over workers.
-    """
+    """Training, to the last worker's end, becomes longer by a larger factor for allreduce than for both gossips."""
     away = {"worker": 3, "dies_at_s": 10, "returns_at_s": 40}
     well: dict[str, Any] = {"cluster__compute__slow": None, "failures__plan": []}
     ill: dict[str, dict[str, Any]] = {

@@ -1,5 +1,5 @@
 """Processes on this machine, started through torch's elastic launch API (what torchrun uses): one per GPU (per CPU
-worker), or a single one for all workers of a virtual cluster.
+worker).
 
 The processes are forked from a server that has torch loaded: it starts while the launching process still checks the
 configuration, and the cells of a sweep share it.
@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from runner.config import Config, processes, simulated
+from runner.config import Config, processes
 from runner.launchers import InterruptedRunError, RunFailedError
 from runner.launchers.failures import first_failure
 from runner.launchers.meeting import meet
@@ -106,7 +106,7 @@ def _launch_config(folder: Path, config: Config, scratch: str) -> Any:
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=1 if simulated(config) else processes(config),
+        nproc_per_node=processes(config),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",

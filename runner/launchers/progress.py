@@ -56,13 +56,8 @@ def _row(line: bytes) -> Row | None:
 
 
 @contextmanager
-def shown(folder: Path, title: str, view: View, console: Console) -> Iterator[None]:
-    """Show the run in `folder` while the block runs: a live bar on a terminal, elsewhere a line per evaluation.
-
-    Where evaluations are far apart, or there are none, a line comes from time to time.
-    """
-    done = threading.Event()
-    live = console.is_terminal
+def bars(console: Console, runs: int) -> Iterator[Progress]:
+    """Live bars on a terminal, one for each run that is `shown`, and one for all of a sweep; elsewhere nothing."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -71,8 +66,29 @@ def shown(folder: Path, title: str, view: View, console: Console) -> Iterator[No
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not live,
+        disable=not console.is_terminal,
     )
+    with progress:
+        if runs > 1:
+            progress.add_task("all runs", total=runs, words=f"0 of {runs}", left="left")
+        yield progress
+
+
+def count(progress: Progress, done: int) -> None:
+    """On the bar of a sweep: so many of its runs are over."""
+    for task in progress.tasks[:1]:
+        progress.update(task.id, completed=done, words=f"{done} of {task.total:.0f}")
+
+
+@contextmanager
+def shown(folder: Path, title: str, view: View, progress: Progress) -> Iterator[None]:
+    """Show the run in `folder` while the block runs: a bar of `bars` on a terminal, elsewhere a line per evaluation.
+
+    Where evaluations are far apart, or there are none, a line comes from time to time.
+    """
+    done = threading.Event()
+    console = progress.console
+    live = console.is_terminal
     task = progress.add_task(title, total=view.epochs, words="starting", left="left")
 
     def say(words: str) -> None:
@@ -104,13 +120,13 @@ def shown(folder: Path, title: str, view: View, console: Console) -> Iterator[No
                 return
 
     thread = threading.Thread(target=follow, name="progress", daemon=True)
-    with progress:
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        progress.remove_task(task)
 
 
 class Silence:
