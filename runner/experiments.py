@@ -123,6 +123,9 @@ def table(
         float | None,
         typer.Option(help="Also the time until this top-1 was first seen, as a fraction.", show_default=False),
     ] = None,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Also runs of different clocks, or scales of a paper's, apart in rows.")
+    ] = False,
     table_format: TableFormat = None,
     output: Output = None,
     results_dir: ResultsDir = Path("results"),
@@ -143,6 +146,8 @@ def table(
         from runner.report import frames, tables
 
         frame = frames.summaries(runs)
+        if not mixed:
+            frames.refuse_mixtures(frame, [*(_names(by) or ()), *filter(None, [rows, columns])])
         shown = _names(values)
         if target is not None:
             frame = frames.with_time_to(frame, runs, target)

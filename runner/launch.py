@@ -8,7 +8,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from itertools import groupby
@@ -42,6 +43,19 @@ def title(config: Config) -> str:
     return f"{config['choices']['algorithm']}{f' ({settings})' if settings else ''} {size} seed {config['seed']}"
 
 
+def titles(cells: Sequence[Cell]) -> list[str]:
+    """The title of each; of those that have the same one, with the words that tell them apart."""
+    plain = [title(config) for config, _ in cells]
+    alike: dict[str, list[set[str]]] = defaultdict(list)
+    for name, (_, overrides) in zip(plain, cells, strict=True):
+        alike[name].append({*overrides})
+    told = []
+    for name, (_, overrides) in zip(plain, cells, strict=True):
+        own = [word for word in overrides if word not in set.intersection(*alike[name])]
+        told.append(f"{name}, {' '.join(own)}" if own else name)
+    return told
+
+
 def run_all(cells: list[Cell], console: Console) -> int:
     """Run each resolved configuration (with the overrides that made it); a failed one stops no other.
 
@@ -60,7 +74,7 @@ def run_all(cells: list[Cell], console: Console) -> int:
     if cells:
         local.warm_up()  # unless that has been done
     with bars(console, len(cells)) as progress, raising_on_signals():
-        sweep = Sweep(len(cells), console, progress)
+        sweep = Sweep(cells, console, progress)
         try:
             for virtual, neighbours in groupby(cells, lambda cell: configs.simulated(cell[0])):
                 (sweep.run_together if virtual else sweep.run_in_turn)(list(neighbours))
@@ -94,12 +108,15 @@ class Sweep:
     """The runs of one command on this machine, and what has come of them.
 
     Args:
-        size: how many there are.
+        cells: all of them, in the order in which they begin.
     """
 
-    def __init__(self, size: int, console: Console, progress: Progress) -> None:
-        self.size, self.console, self.progress = size, console, progress
-        self.begun = self.over = self.exit_status = 0
+    def __init__(self, cells: Sequence[Cell], console: Console, progress: Progress) -> None:
+        self.console, self.progress = console, progress
+        size = len(cells)
+        numbered = (f"[{k}/{size}] {name}" if size > 1 else name for k, name in enumerate(titles(cells), 1))
+        self._headings = iter(list(numbered))
+        self.over = self.exit_status = 0
         self.told = False  # of an interruption
 
     def run_in_turn(self, cells: list[Cell]) -> None:
@@ -108,7 +125,7 @@ class Sweep:
             InterruptedRunError: one was stopped, and the rest does not begin.
         """
         for cell in cells:
-            self._run(self._heading(cell), *cell, local.launch)
+            self._run(next(self._headings), *cell, local.launch)
 
     def run_together(self, cells: list[Cell]) -> None:
         """Virtual ones, each in one process; cores are shared out among those that run at a time.
@@ -128,7 +145,7 @@ class Sweep:
             self._run(heading, config, overrides, lambda folder, _: side_by_side.launch(folder))
 
         with ThreadPoolExecutor(at_once) as pool:
-            under_way = [pool.submit(run, self._heading(cell), *cell) for cell in cells]
+            under_way = [pool.submit(run, next(self._headings), *cell) for cell in cells]
             try:
                 for future in as_completed(under_way):
                     future.result()
@@ -136,10 +153,6 @@ class Sweep:
                 pool.shutdown(wait=False, cancel_futures=True)
                 side_by_side.stop(error.number)
                 raise
-
-    def _heading(self, cell: Cell) -> str:
-        self.begun += 1
-        return (f"[{self.begun}/{self.size}] " if self.size > 1 else "") + title(cell[0])
 
     def _run(self, heading: str, config: Config, overrides: list[str], launch: Launch) -> None:
         """Run one and say what came of it."""
@@ -164,16 +177,17 @@ class Sweep:
 
 
 def dry_run(cells: list[Cell], console: Console) -> int:
-    """Print each resolved configuration and what would be run; nothing is written.
+    """Print what would be run, and the resolved configuration where that is one; nothing is written.
 
     Returns:
         The exit status: 0, or 1 where SLURM would not take a job.
     """
-    for config, _ in cells:
+    for name, (config, overrides) in zip(titles(cells), cells, strict=True):
         folder, kind = results.run_folder(config), config["launcher"]["kind"]
         processes = 1 if configs.simulated(config) else configs.processes(config)
-        what = f"# {title(config)}: launcher {kind}, {processes} process{'es' if processes > 1 else ''}"
-        say(console, f"{what}, {results.status(folder) or 'new'}  {folder}\n{configs.freeze(config)}")
+        what = f"# {name}: launcher {kind}, {processes} process{'es' if processes > 1 else ''}"
+        whole = configs.freeze(config) if len(cells) == 1 else f"run-experiment {shlex.join(overrides)}\n"
+        say(console, f"{what}, {results.status(folder) or 'new'}  {folder}\n{whole}")
     jobs = [cell for cell in cells if configs.on_slurm(cell[0])]
     if not jobs:
         return 0
@@ -192,8 +206,12 @@ def _run(
             say(console, f"{heading}: is running in another process, skipped  {folder}")
             return
         if results.status(folder) == "finished" and not config["rerun"]:
-            say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
-            return
+            if results.read_json(folder / "summary.json") is not None:
+                say(console, f"{heading}: already finished, skipped (rerun=true runs it again)  {folder}")
+                return
+            say(
+                console, f"{heading}: its summary.json cannot be read, it is set aside and the run made again  {folder}"
+            )
         last = open_folder(folder, config, overrides)
         try:
             if last is not None:

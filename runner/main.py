@@ -43,36 +43,46 @@ def _main(arguments: list[str]) -> int:
     if helps.asked(arguments):
         print(helps.text(arguments), end="")
         return 0
-    composed = [cell for line in studies.expand(arguments) for cell in compose(line)]
-    if not composed:  # --cfg and the like have answered already
+    asked = studies.asked(arguments)
+    lines = [studies.expand(study, scale, arguments) for study, scale in asked] or [[arguments]]
+    composed = [[cell for line in each for cell in compose(line)] for each in lines]
+    if not any(composed):  # --cfg and the like have answered already
         return 0
     from runner.launchers import local
 
     # An exception that is raised while torch is imported may be swallowed there, so Ctrl-C leaves without one.
     on_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    if any(not (on_slurm(config) or config["dry_run"]) for config, _ in composed):
+    if any(not (on_slurm(config) or config["dry_run"]) for each in composed for config, _ in each):
         local.warm_up()  # loads torch in the server while this process loads it too
 
     from rich.console import Console
 
     from runner.launch import dry_run, run_all
     from runner.prepare import resolve
+    from runner.results import run_folder
 
     console = Console(highlight=False)
-    cells = [(resolve(config), overrides) for config, overrides in composed]
+    resolved = [[(resolve(config), overrides) for config, overrides in each] for each in composed]
+    cells = list({run_folder(cell[0]): cell for each in resolved for cell in each}.values())  # studies share some
     configs = [config for config, _ in cells]
-    asked = studies.asked(arguments)
-    told = [] if asked is None else _about(*asked, [config for config, _ in composed])
+    told = [
+        line
+        for (study, scale), each in zip(asked, composed, strict=False)
+        for line in _about(study, scale, [config for config, _ in each])
+    ]
     for line in [*told, *announcements(configs)]:
         console.print(line, soft_wrap=True, markup=False)
     signal.signal(signal.SIGINT, on_interrupt)
     if any(config["dry_run"] for config in configs):
         return dry_run(cells, console)
     exit_status = run_all(cells, console)
-    if asked is not None and exit_status < 128 and not any(map(on_slurm, configs)):
+    if exit_status < 128 and not any(map(on_slurm, configs)):
         from runner.study_runs import show
 
-        console.print(show(asked[0], configs, Path(configs[0]["results_dir"])), soft_wrap=True, markup=False)
+        part = "-part" if studies.narrowed(arguments) else ""  # of which figures do not take the place of the whole's
+        for (study, scale), each in zip(asked, resolved, strict=False):
+            shown = show(study, scale + part, [config for config, _ in each], Path(configs[0]["results_dir"]))
+            console.print(shown, soft_wrap=True, markup=False)
     return exit_status
 
 

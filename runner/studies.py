@@ -9,6 +9,7 @@ it: it lies in results/runs/<paper>/<scale>.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,23 @@ class Study:
         """Of all its runs; also the folder below results/runs."""
         return f"{self.paper}/{self.of.format(scale=scale)}"
 
-    def commands(self, scale: str) -> list[list[str]]:
-        """What would be typed for it after `run-experiment`, line by line."""
+    def commands(self, scale: str, typed: Sequence[str] = ()) -> list[list[str]]:
+        """What would be typed for it after `run-experiment`, line by line.
+
+        Args:
+            typed: KEY=VALUE words, which take the place of what a line says of their keys. A method has the learning
+                rate chosen for them, where there is one, and else that of its line.
+        """
         rates = tuned(self.paper).get(scale) or {}
-        return [
-            ["-m", f"experiment={self.preset(scale)}", *words]
-            for line in self.lines[scale]
-            for words in _by_method(shlex.split(line), rates)
-        ]
+        keys = {_key(word) for word in typed}
+        lines = []
+        for line in self.lines[scale]:
+            for words in _by_method(shlex.split(line)):
+                changed = [*(word for word in words if _key(word) not in keys), *typed]
+                rate = [] if _has_rate(words) else _rate(changed, rates) or _rate(words, rates)
+                rate = [word for word in rate if _key(word) not in keys]
+                lines.append(["-m", f"experiment={self.preset(scale)}", *changed, *rate])
+        return lines
 
 
 def names() -> list[str]:
@@ -89,7 +99,7 @@ def load(name: str) -> Study:
         ConfigError: there is no such study, or its file is wrong.
     """
     if not _is_study(name):
-        raise ConfigError(f"experiment={name}: there is no such study; {nearest(name, names())}")
+        raise _no_study(name)
     content = _read(name)
     if unknown := sorted(set(content) - KEYS):
         raise ConfigError(
@@ -104,53 +114,57 @@ def tuned(paper: str) -> dict[str, dict[str, float]]:
     return _read(f"{paper}/tuned") if _path(f"{paper}/tuned").exists() else {}
 
 
-def asked(arguments: list[str]) -> tuple[Study, str] | None:
-    """The study and the scale that a command line asks for; None where it asks for no study.
+def asked(arguments: list[str]) -> list[tuple[Study, str]]:
+    """The studies, and the scale of each, that a command line asks for; none where it asks for no study.
 
     Raises:
-        ConfigError: the scale does not exist, or the study has none such.
+        ConfigError: the scale does not exist, or a study has none such; studies and presets in one line.
     """
     typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    name, scale = typed.get("experiment", ""), typed.get("scale")
-    if not name and scale is None:  # as most often: no file is read
-        return None
-    if not _is_study(name):
-        paper = name.partition("/")[0]
-        if paper in {each.partition("/")[0] for each in names()} and not _path(name).is_file():
-            raise ConfigError(f"experiment={name}: there is no such study; {nearest(name, names())}")
+    wanted, scale = [name for name in typed.get("experiment", "").split(",") if name], typed.get("scale")
+    if not wanted and scale is None:  # as most often: no file is read
+        return []
+    if not any(map(_is_study, wanted)):
+        papers = {each.partition("/")[0] for each in names()}
+        for name in wanted:
+            if name.partition("/")[0] in papers and not _path(name).is_file():
+                raise _no_study(name)
         if scale is None:
-            return None
+            return []
         known = ", ".join(names())
         raise ConfigError(f"scale={scale}: belongs to a study, experiment=<paper>/<study>; they are {known}")
-    study = load(name)
-    scale = scale or "virtual"
-    if scale not in study.lines:
-        raise ConfigError(f"scale={scale}: {name} has the scales {', '.join(study.lines)}")
-    return study, scale
+    found = [(load(name), scale or "virtual") for name in wanted]
+    for study, its_scale in found:
+        if its_scale not in study.lines:
+            raise ConfigError(f"scale={its_scale}: not a scale of {study.name}; {nearest(its_scale, study.lines)}")
+    return found
 
 
-def expand(arguments: list[str]) -> list[list[str]]:
-    """The command lines that a command line stands for: those of a study, or itself.
+def expand(study: Study, scale: str, arguments: list[str]) -> list[list[str]]:
+    """The command lines that a command line stands for where it asks for that study.
 
     What is typed beside `experiment=` and `scale=` goes into every line, in place of what the line says of that key;
-    `algorithm=` chooses among the lines, which bring their methods' learning rates.
+    `algorithm=` chooses among the lines.
 
     Raises:
-        ConfigError: the scale does not exist, or the study has none such, or no such method.
+        ConfigError: the study has no such method.
     """
-    found = asked(arguments)
-    if found is None:
-        return [arguments]
-    study, scale = found
-    commands = study.commands(scale)
+    rest = [word for word in arguments if _key(word) not in ("experiment", "scale", "algorithm", "-m", "--multirun")]
+    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
+    flags = [word for word in rest if word not in overrides]
+    commands = study.commands(scale, overrides)
     for wanted in (argument for argument in arguments if _key(argument) == "algorithm"):
         methods = {f"algorithm={name}" for name in wanted.removeprefix("algorithm=").split(",")}
         commands = [command for command in commands if methods & set(command)]
         if not commands:
             raise ConfigError(f"{wanted}: {study.name} has no run of it at scale={scale}")
-    rest = [word for word in arguments if _key(word) not in ("experiment", "scale", "algorithm", "-m", "--multirun")]
-    replaced = {_key(word) for word in rest if "=" in word}
-    return [[*(word for word in command if _key(word) not in replaced), *rest] for command in commands]
+    return [[*command, *flags] for command in commands]
+
+
+def narrowed(arguments: list[str]) -> bool:
+    """Whether what is typed makes other runs of a study than its own, or fewer."""
+    keys = {_key(word) for word in arguments if "=" in word} - {"experiment", "scale"}
+    return any(not is_outside(key) for key in keys)
 
 
 def deviations(here: Config, paper: Config) -> list[str]:
@@ -182,23 +196,29 @@ def _settings(config: Config) -> list[tuple[str, Any]]:
     return [(key, value) for key, value in flat(config) if key not in DERIVED and not is_outside(key)]
 
 
-def _by_method(words: list[str], rates: dict[str, float]) -> list[list[str]]:
-    """The line once for each of its methods, with that one's learning rate, unless it names one itself.
+def _by_method(words: list[str]) -> list[list[str]]:
+    """The line once for each of its methods.
 
     Hydra would hold a setting that only the named methods have against the default one.
     """
     [chosen] = [word for word in words if _key(word) == "algorithm"]
     rest = [word for word in words if word != chosen]
-    lines = [[f"algorithm={name}", *rest] for name in chosen.removeprefix("algorithm=").split(",")]
-    if "problem=none" in words or any(_key(word) == "optimizer.reference_lr" for word in words):
-        return lines
-    return [[*line, *_rate(line, rates)] for line in lines]
+    return [[f"algorithm={name}", *rest] for name in chosen.removeprefix("algorithm=").split(",")]
+
+
+def _has_rate(words: list[str]) -> bool:
+    """Whether a line brings its own learning rate, or needs none."""
+    return "problem=none" in words or any(_key(word) == "optimizer.reference_lr" for word in words)
 
 
 def _rate(line: list[str], rates: dict[str, float]) -> list[str]:
     """The learning rate of the most particular entry all of whose words the line has; [] where there is none."""
     fitting = [words for words in rates if set(words.split()) <= set(line)]
     return [f"optimizer.reference_lr={rates[max(fitting, key=len)]:g}"] if fitting else []
+
+
+def _no_study(name: str) -> ConfigError:
+    return ConfigError(f"experiment={name}: there is no such study; {nearest(name, names())}")
 
 
 def _key(word: str) -> str:

@@ -58,8 +58,12 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
     return list(told)
 
 
-def show(study: studies.Study, cells: Sequence[Config], results_dir: Path) -> str:
-    """The study's table, of those of its cells that have finished, and where its figures have been written."""
+def show(study: studies.Study, name: str, cells: Sequence[Config], results_dir: Path) -> str:
+    """The study's table, of those of these cells that have finished, and where its figures have been written.
+
+    Args:
+        name: what figures' names end in.
+    """
     from runner.report import figures, formats
     from runner.report.study import figures_of, table_of
     from runner.results import run_folder
@@ -69,7 +73,7 @@ def show(study: studies.Study, cells: Sequence[Config], results_dir: Path) -> st
         return ""
     drawn, problems = figures_of(study, runs)
     problems += [f"skipped {run.problem}; rerun=true makes it again" for run in runs if run.problem]
-    paths = [results_dir / "figures" / f"{name}.png" for name, _ in drawn]
+    paths = [results_dir / "figures" / f"{stem}-{name}.png" for stem, _ in drawn]
     for path, (_, figure) in zip(paths, drawn, strict=True):
         figures.save(figure, path)
     return "\n".join([formats.terminal(table_of(study, runs)), *map(str, paths), *problems])

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runner.claims import sgp
-from runner.claims.evidence import Evidence, MissingRunsError
+from runner.claims.evidence import Evidence, MissingRunsError, Values
 from runner.report.formats import Cell, Column, Table
 from runner.report.published import SHOWN, rows
+
+WITH_SLOWMO = {"local_sgd": "slowmo", "sgp": "slowmo_sgp", "osgp": "slowmo_osgp"}
+ON_ETHERNET = (
+    "Measured times: 10 Gbit/s Ethernet, ideal links, no overlap with the backward pass, as for ResNet-50 on V100."
+)
+OF_ANOTHER_TASK = "Measured accuracies are of another task and network, so that no difference is taken."
 
 
 def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | None:
     """The paper's numbers, and what its runs at that scale say; None where no number of it is known."""
-    if paper != "sgp":
+    if paper not in ("sgp", "slowmo"):
         return None
     evidence = Evidence.of(f"{paper}/{scale}", places)
-    body = [_of_sgp(row, evidence) for row in rows("sgp")]
-    body += [_of_slowmo(row, evidence) for row in rows("slowmo") if row["dataset"] == "ImageNet"]
+    if paper == "sgp":
+        body = [_of_sgp(row, evidence) for row in rows("sgp")]
+        for row in rows("slowmo"):
+            if row["dataset"] == "ImageNet":
+                overlap: dict[str, Any] = {"algorithm__overlap": 1} if row["algorithm"] == "osgp" else {}
+                name = "sgp" if overlap else row["algorithm"]
+                body.append(_time(row, False, partial(sgp.timing, evidence, name, int(row["nodes"]), **overlap)))
+    else:
+        body = [
+            line for row in rows("slowmo") for with_it in (False, True) for line in _of_slowmo(row, with_it, evidence)
+        ]
     columns = [
         Column("what", "what", wraps=True),
         Column("published", "published"),
@@ -26,11 +42,7 @@ def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | N
         Column("difference", "difference"),
         Column("source", "source", wraps=True),
     ]
-    notes = [
-        "Measured times: 10 Gbit/s Ethernet, ideal links, no overlap with the backward pass, as for ResNet-50 on V100.",
-        "Measured accuracies are of another task and network, so that no difference is taken.",
-        "† from secondary notes.",
-    ]
+    notes = [ON_ETHERNET, OF_ANOTHER_TASK, *(["† from secondary notes."] if paper == "sgp" else [])]
     return Table("", columns, [[Cell(text) for text in line] for line in body], notes)
 
 
@@ -71,17 +83,47 @@ def _measured(row: dict[str, str], evidence: Evidence) -> tuple[str, str]:
     return "–", "–"
 
 
-def _of_slowmo(row: dict[str, str], evidence: Evidence) -> list[str]:
-    algorithm = {"osgp": "sgp"}.get(row["algorithm"], row["algorithm"])
-    published = float(row["ms_per_iteration"])
-    measured, difference = "not run", "–"
-    try:
-        overlap: dict[str, Any] = {"algorithm__overlap": 1} if row["algorithm"] == "osgp" else {}
-        milliseconds = 1000 * sgp.timing(evidence, algorithm, int(row["nodes"]), **overlap).mean
-        measured, difference = f"{milliseconds:.0f} ms", f"{100 * (milliseconds / published - 1):+.0f} %"
-        if row["algorithm"] == "osgp":  # where cost=resnet50_v100 has its time of a gradient from
-            difference = "the clock is calibrated on it"
-    except (MissingRunsError, ValueError):
-        pass
-    what = f"time per iteration, {row['algorithm']}, {row['nodes']} nodes"
+def _of_slowmo(row: dict[str, str], with_it: bool, evidence: Evidence) -> list[list[str]]:
+    """What a row of slowmo.csv says of a method with or without SlowMo: its accuracy, its time."""
+    column, lines = "_slowmo" if with_it else "", []
+    name = WITH_SLOWMO.get(row["algorithm"], "") if with_it else row["algorithm"]
+    if row[f"val{column}"]:
+        top1 = "–"
+        if row["dataset"] != "WMT16 En-De":
+            top1 = _told(
+                lambda: evidence.measured("top1", algorithm=name, problem="supervised", seeds=3), ".2f", 100, "%"
+            )
+        unit = row["val_unit"].replace("percent top-1", "% top-1")
+        published = f"{row[f'val{column}']} {unit}{SHOWN[row['mark']]}"
+        lines.append([f"accuracy, {row['dataset']}, {_named(row, with_it)}", published, top1, "–", row["source"]])
+    if row[f"ms_per_iteration{column}"]:
+        timing = partial(evidence.measured, "iteration_time_s", algorithm=name, problem="none", nodes=int(row["nodes"]))
+        lines.append(_time(row, with_it, timing))
+    return lines
+
+
+def _named(row: dict[str, str], with_it: bool) -> str:
+    return f"{row['algorithm']} with SlowMo" if with_it else row["algorithm"]
+
+
+def _time(row: dict[str, str], with_it: bool, timing: Callable[[], Values]) -> list[str]:
+    """A time per iteration of slowmo.csv beside a measured one; the clock knows but one of its tasks."""
+    published = float(row["ms_per_iteration_slowmo" if with_it else "ms_per_iteration"])
+    what = f"time per iteration, {row['dataset']}, {_named(row, with_it)}, {row['nodes']} nodes"
+    measured, difference = "–", "–"
+    if row["dataset"] == "ImageNet":
+        try:
+            milliseconds = 1000 * timing().mean
+            measured, difference = f"{milliseconds:.0f} ms", f"{100 * (milliseconds / published - 1):+.0f} %"
+            if row["algorithm"] == "osgp" and not with_it:  # where cost=resnet50_v100 has its time of a gradient from
+                difference = "the clock is calibrated on it"
+        except (MissingRunsError, ValueError):
+            measured = "not run"
     return [what, f"{published:.0f} ms{SHOWN[row['mark']]}", measured, difference, row["source"]]
+
+
+def _told(values: Callable[[], Values], form: str, scale: float, unit: str) -> str:
+    try:
+        return values().told(form, scale, unit)
+    except (MissingRunsError, ValueError):
+        return "not run"

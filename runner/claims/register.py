@@ -13,7 +13,7 @@ from runner.claims import gossip, hier_avg, sasgd, sgp
 from runner.claims.answers import Answer, Combine, Verdict, overall
 from runner.claims.evidence import Evidence, MissingRunsError
 from runner.report.published import rows
-from runner.report.runs import shorten
+from runner.report.runs import Run, shorten
 from runner.study_runs import cells_of, found
 
 
@@ -60,6 +60,7 @@ class Judged:
 
     Args:
         n: seeds of the answer that has the fewest; 1 where a virtual time has no noise.
+        runs: how many were held against it, and where they are.
         problems: runs that could not be read, and were left out.
     """
 
@@ -73,6 +74,7 @@ class Judged:
     answers: list[Answer] = field(default_factory=list)
     n: int = 0
     clock: str = ""
+    runs: str = ""
     command: str = ""
     problems: list[str] = field(default_factory=list)
 
@@ -132,6 +134,14 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         answers=answers,
         n=min((answer.n for answer in answers), default=0),
         problems=evidence.problems,
+        runs=_where(evidence.used, results_dirs),
         clock=shorten(sorted({str(run.values.get("clock")) for run in evidence.used})),
         command=" && ".join(f"run-experiment experiment={study.name} scale={scale}{elsewhere}" for study in mine),
     )
+
+
+def _where(used: Sequence[Run], results_dirs: Sequence[Path]) -> str:
+    """62 runs of results/showcase."""
+    folders = {run.folder for run in used}
+    counts = {place: sum(place / "runs" in folder.parents for folder in folders) for place in results_dirs}
+    return ", ".join(f"{count} runs of {place}" for place, count in counts.items() if count)

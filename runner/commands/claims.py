@@ -13,7 +13,7 @@ import typer
 
 from runner.claims.answers import Answer
 from runner.commands.options import Format, ResultsDir, say, user_errors
-from runner.report.formats import FORMATS, Cell, Column, Table
+from runner.report.formats import FORMATS, Cell, Column, Table, terminal
 from runner.report.runs import unknown_name
 from runner.studies import SCALES
 
@@ -44,6 +44,8 @@ def claims(
             say(problem)
         if table_format == Format.json:
             typer.echo(json.dumps([each.as_json() for each in judged], indent=2))
+        elif brief and table_format == Format.terminal and sys.stdout.isatty():
+            typer.echo(terminal(verdicts(judged, scale), width=shutil.get_terminal_size().columns), nl=False)
         elif brief:
             typer.echo(FORMATS[table_format](verdicts(judged, scale)), nl=False)
         elif table_format == Format.terminal:
@@ -66,7 +68,7 @@ def told(judged: Judged, width: int) -> str:
     if judged.reason:
         lines.append(f"why: {judged.reason}")
     if judged.answers:
-        lines.append(f"n = {judged.n}, {judged.clock} clock, scale {judged.scale}")
+        lines.append(f"n = {judged.n}, {judged.clock} clock, scale {judged.scale}; {judged.runs}")
     if judged.command:
         lines.append(judged.command)
     first, *rest = lines

@@ -25,6 +25,7 @@ TITLES = {
     "gossip": "How to scale distributed deep learning? (Jin et al. 2016)",
     "hier_avg": "Hier-AVG (Zhou & Cong 2019)",
     "sasgd": "SASGD (Cong, Bhardwaj, Feng 2017)",
+    "slowmo": "SlowMo (Wang et al. 2020)",
 }
 
 
@@ -64,6 +65,8 @@ def report(
             known = sorted({each for study in every for each in study.lines})
             raise ValueError(f"--scale {scale}: {paper} has the scales {', '.join(known)}")
         sections = [section_of(study, scale, places, files) for study in mine]
+        for problem in dict.fromkeys(each for section in sections for each in section.problems if "skipped" in each):
+            say(problem)  # once, of whichever studies could have had it
         page = Page(
             title=TITLES[paper],
             subtitle=f"Scale {scale}. Made by `experiments report {paper} --scale {scale}`.",
@@ -88,8 +91,8 @@ def section_of(study: studies.Study, scale: str, places: Sequence[Path], files: 
     runs, problems = found(cells, study.preset(scale), places)
     if len(runs) < len(cells):
         problems.append(f"{len(cells) - len(runs)} of {len(cells)} runs have not finished.")
-    for problem in problems:
-        say(f"{study.name}: {problem}")
+    if len(runs) < len(cells):
+        say(f"{study.name}: {problems[-1]}")
     section = Section(
         anchor=study.stem,
         title=study.title,

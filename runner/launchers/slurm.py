@@ -102,7 +102,7 @@ def dry_run(cells: list[tuple[Config, list[str]]], console: Console) -> int:
 
 
 def _cells(cells: list[tuple[Config, list[str]]]) -> list[Cell]:
-    headings = [launch.title(config) for config, _ in cells]
+    headings = launch.titles(cells)
     if len(cells) > 1:
         headings = [f"[{number}/{len(cells)}] {heading}" for number, heading in enumerate(headings, 1)]
     return [

@@ -62,6 +62,20 @@ def summaries(runs: Iterable[Run]) -> "pd.DataFrame":
     return with_scaling(frame, ("method", "topology", "settings", *_SHOWN))
 
 
+def refuse_mixtures(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> None:
+    """
+    Raises:
+        ValueError: the runs are of several clocks, or of several scales of a paper's studies.
+    """
+    for key in {"clock", "scale"} - {*besides}:
+        values = sorted(value for value in frame[key].dropna().unique())
+        if len(values) > 1:
+            raise ValueError(
+                f"these runs have a {key} of {' and '.join(values)}, which say little side by side: narrow them down "
+                f"with --where {key}={values[0]}, or ask for all with --mixed"
+            )
+
+
 def with_time_to(frame: "pd.DataFrame", runs: Iterable[Run], top1: float) -> "pd.DataFrame":
     """The frame of these runs with `time_to_target_s`, the seconds of training until that top-1 was first seen."""
     import pandas as pd
@@ -122,9 +136,8 @@ def tells_apart(frame: "pd.DataFrame", key: str, keys: Sequence[str]) -> bool:
 
 
 def timed_apart(frame: "pd.DataFrame", keys: Sequence[str]) -> list[str]:
-    """`keys`, and the clock and what it tells the time of, where they do not follow: such times are never averaged."""
-    if "clock" not in keys and differs(frame, "clock"):
-        keys = [*keys, "clock"]
+    """`keys`, and what tells times apart that are never averaged: scale, clock, what it tells the time of."""
+    keys = [*keys, *(key for key in ("scale", "clock") if key not in keys and differs(frame, key))]
     if "time_as_for" not in keys and tells_apart(frame, "time_as_for", keys):
         keys = [*keys, "time_as_for"]
     return list(keys)

@@ -27,7 +27,7 @@ METRICS = {
     "training_time_s": Metric("training time (s)", "seconds"),
     "iteration_time_s": Metric("time per iteration (ms)", "milliseconds"),
     "time_to_target_s": Metric("time to target (s)", "seconds"),  # see --target
-    "samples_per_s": Metric("samples per second", "count"),
+    "samples_per_s": Metric("samples per second", "number"),
     "speedup": Metric("speed-up", "number"),  # in samples per second, over the fewest workers of the same method
     "scaling_efficiency": Metric("scaling efficiency (%)", "share"),
     "iterations": Metric("iterations", "count"),

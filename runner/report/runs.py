@@ -25,6 +25,8 @@ _NEEDED = re.compile(
     re.MULTILINE,
 )
 """Of a configuration as the runner writes it, what `_from_config` reads."""
+_OF_A_STUDY = re.compile(r"/(?:tuning_)?(paper|virtual|laptop)$")
+"""Among experiments; its group is the scale: see `runner.studies`."""
 _DEEPEST = 8  # levels below runs/; ends a loop of symbolic links
 
 # What a summary must hold where it holds it at all; null is always allowed, other keys are nobody's business here.
@@ -87,6 +89,8 @@ class Run:
         else:
             values = _from_config(self.folder / "config.yaml")
         values |= {"identity": self.identity, "status": self.status, "group": self.group, "method": method(values)}
+        of_a_study = _OF_A_STUDY.search(values.get("experiment") or "")
+        values["scale"] = of_a_study[1] if of_a_study else None
         total = values.get("training_time_s")
         for part in ("compute", "wait", "data"):
             seconds = values.get(f"{part}_s")

@@ -280,3 +280,20 @@ def test_what_was_chosen_by_hand_is_never_folded_nor_hidden(key: str, values: li
     if key != "lr":  # which follows from the nodes, by way of the global batch
         by_nodes = [finished(nodes=nodes, seed=0, **{key: value}) for nodes, value in zip((2, 4), values, strict=True)]
         assert key in frames.row_keys(frames.summaries(by_nodes))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"clock": "wall"}, {"clock": "virtual"}, "a clock of virtual and wall.*--where clock=virtual.*--mixed"),
+        ({"experiment": "sgp/laptop"}, {"experiment": "sgp/tuning_virtual"}, "a scale of laptop and virtual"),
+    ],
+)
+def test_mixtures_are_refused_unless_they_are_asked_for(one: dict[str, str], other: dict[str, str], said: str) -> None:
+    frame = frames.summaries([finished(**one), finished(**other)])
+    with pytest.raises(ValueError, match=said):
+        frames.refuse_mixtures(frame)
+    [key] = {"clock", "scale"} & {*said.split()}
+    frames.refuse_mixtures(frame, ["nodes", key])
+    assert key in [column.key for column in tables.comparison(frame).columns]  # with --mixed: apart, and shown
+    frames.refuse_mixtures(frames.summaries([finished(experiment="demo"), finished(experiment="sgp/laptop")]))

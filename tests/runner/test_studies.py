@@ -22,55 +22,85 @@ def test_every_line_composes(name: str, scale: str) -> None:
     cells = cells_of(study, scale)
     for config in cells:
         assert config["choices"]["experiment"] == study.preset(scale)
-        assert (config["launcher"]["kind"] == "simulated") == (scale == "virtual")
+        assert config["launcher"]["kind"] == "simulated" or scale != "virtual"
     if scale == "virtual":  # others need data, or processes, that may not be here
         assert len({identity(resolve(config)) for config in cells}) == len(cells)
 
 
+def lines_of(*typed: str) -> list[list[str]]:
+    return [line for study, scale in studies.asked([*typed]) for line in studies.expand(study, scale, [*typed])]
+
+
 def test_a_scale_is_virtual_unless_another_is_named() -> None:
-    assert studies.expand(["experiment=sgp/scaling"]) == studies.expand(["scale=virtual", "experiment=sgp/scaling"])
+    assert lines_of("experiment=sgp/scaling") == lines_of("scale=virtual", "experiment=sgp/scaling")
+
+
+def test_several_studies_are_the_lines_of_each() -> None:
+    both = lines_of("experiment=sgp/scaling,sgp/accuracy", "scale=laptop")
+    assert both == [
+        *lines_of("experiment=sgp/scaling", "scale=laptop"), *lines_of("experiment=sgp/accuracy", "scale=laptop"),
+    ]  # fmt: skip
 
 
 def test_what_is_typed_goes_into_every_line_in_place_of_what_is_there() -> None:
-    plain = studies.expand(["experiment=sgp/accuracy", "scale=laptop"])
-    lines = studies.expand(
-        ["-m", "experiment=sgp/accuracy", "scale=laptop", "seed=7", "--config-dir", "x", "dry_run=true"]
-    )
+    plain = lines_of("experiment=sgp/accuracy", "scale=laptop")
+    typed = ("-m", "experiment=sgp/accuracy", "scale=laptop", "seed=7", "--config-dir", "x", "dry_run=true")
+    lines = lines_of(*typed)
     assert len(lines) == len(plain)
     for line, before in zip(lines, plain, strict=True):
         assert "seed=0,1,2" in before
         assert [word for word in line if word.startswith("seed=")] == ["seed=7"]
         assert line[:2] == ["-m", "experiment=sgp/laptop"]
-        assert line[-3:] == ["--config-dir", "x", "dry_run=true"]
+        assert "dry_run=true" in line
+        assert line[-2:] == ["--config-dir", "x"]
+    assert studies.narrowed([*typed])
+    assert not studies.narrowed(["experiment=sgp/accuracy", "scale=laptop", "results_dir=x", "launcher.threads=1"])
 
 
 def test_a_typed_method_chooses_among_the_lines() -> None:
-    lines = studies.expand(["experiment=sgp/accuracy", "algorithm=sgp,dpsgd", "seed=5"])
+    lines = lines_of("experiment=sgp/accuracy", "algorithm=sgp,dpsgd", "seed=5")
     assert [[word for word in line if word.startswith("algorithm=")] for line in lines] == [
         ["algorithm=sgp"], ["algorithm=dpsgd"], ["algorithm=sgp"],
     ]  # fmt: skip
     assert all("optimizer.reference_lr=0.05" in line for line in lines)
     with pytest.raises(ConfigError, match="algorithm=easgd: sgp/accuracy has no run of it"):
-        studies.expand(["experiment=sgp/accuracy", "algorithm=easgd"])
+        lines_of("experiment=sgp/accuracy", "algorithm=easgd")
 
 
-def test_anything_else_stays_as_it_is() -> None:
-    for line in (["algorithm=sgp", "nodes=4"], ["experiment=demo"], ["experiment=sgp/virtual", "-m", "seed=0,1"], []):
-        assert studies.expand(line) == [line]
+def test_what_is_typed_has_the_rate_that_was_found_for_it() -> None:
+    def rate(*typed: str) -> float:
+        lines = lines_of("experiment=gossip/error_against_time", "algorithm=easgd", *typed)
+        [words] = {word for line in lines if "nodes=8" in line or typed for word in line if "reference_lr" in word}
+        return float(words.partition("=")[2])
+
+    rates = studies.tuned("gossip")["virtual"]
+    assert rate("nodes=128") == rates["algorithm=easgd nodes=128"] < rate("nodes=8") == rates["algorithm=easgd nodes=8"]
+    assert rate("optimizer.reference_lr=0.3") == 0.3
+
+
+@pytest.mark.parametrize(
+    "line", [["algorithm=sgp", "nodes=4"], ["experiment=demo"], ["experiment=sgp/virtual", "-m"], []]
+)
+def test_anything_else_asks_for_no_study(line: list[str]) -> None:
+    assert studies.asked(line) == []
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (["experiment=sgp/scaling", "scale=huge"], "scale=huge: sgp/scaling has the scales paper, virtual, laptop"),
+        (
+            ["experiment=sgp/scaling", "scale=virtuel"],
+            "scale=virtuel: not a scale of sgp/scaling; did you mean virtual",
+        ),
         (["algorithm=sgp", "scale=paper"], "scale=paper: belongs to a study"),
         (["experiment=sgp/scalling"], "experiment=sgp/scalling: there is no such study; did you mean sgp/scaling"),
+        (["experiment=sgp/scaling,sgp/virtual"], "experiment=sgp/virtual: there is no such study"),
         (["experiment=sgp"], "experiment=sgp: there is no such study"),
     ],
 )
 def test_what_cannot_be_is_refused(line: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        studies.expand(line)
+        studies.asked(line)
 
 
 def test_a_misspelt_key_of_a_study_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,16 +111,20 @@ def test_a_misspelt_key_of_a_study_is_named(tmp_path: Path, monkeypatch: pytest.
         studies.load("mine/one")
 
 
-def test_each_method_gets_the_rate_that_was_found_for_it() -> None:
+def test_each_method_gets_the_rate_that_was_found_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"algorithm=sgp": 0.05, "algorithm=allreduce": 0.2, "algorithm=allreduce nodes=4": 0.4}
-    words = ["algorithm=allreduce,dpsgd,sgp", "nodes=4", "seed=0,1"]
-    assert studies._by_method(words, rates) == [
+    monkeypatch.setattr(studies, "tuned", lambda paper: {"laptop": rates})
+
+    def lines(line: str) -> list[list[str]]:
+        return [words[2:] for words in studies.Study("sgp/x", "", "", {"laptop": [line]}).commands("laptop")]
+
+    assert lines("algorithm=allreduce,dpsgd,sgp nodes=4 seed=0,1") == [
         ["algorithm=allreduce", "nodes=4", "seed=0,1", "optimizer.reference_lr=0.4"],  # the most particular one
         ["algorithm=dpsgd", "nodes=4", "seed=0,1"],
         ["algorithm=sgp", "nodes=4", "seed=0,1", "optimizer.reference_lr=0.05"],
     ]
-    for fixed in (["algorithm=sgp", "optimizer.reference_lr=1"], ["algorithm=sgp", "problem=none"]):
-        assert studies._by_method(fixed, rates) == [fixed]
+    for fixed in ("algorithm=sgp optimizer.reference_lr=1", "algorithm=sgp problem=none"):
+        assert lines(fixed) == [fixed.split()]
 
 
 def test_what_differs_from_the_paper_is_said() -> None:
