@@ -24,7 +24,7 @@ MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
 """Groups of which another option makes another experiment."""
 DERIVED = {"device", "backend", "optimizer.lr"}
 """Filled in where they are left open."""
-KEYS = {"title", "source", "notes", "of", "by", "table", "target", "figures", *SCALES}
+KEYS = {"title", "source", "notes", "of", "by", "table", "target", "figures", "common", *SCALES}
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Study:
         name: <paper>/<study>.
         source: where in the paper, and how sure that is.
         lines: by scale, what follows `run-experiment -m`.
+        common: by scale, what every line has beside its own words.
         notes: what a reader must know beside the settings that differ from the paper's.
         of: preset of its runs, where that is not the scale's: {scale} stands for it.
         by: of a study that chooses learning rates: the settings that have one each.
@@ -47,6 +48,7 @@ class Study:
     title: str
     source: str
     lines: dict[str, list[str]]
+    common: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     of: str = "{scale}"
     by: list[str] = field(default_factory=lambda: ["algorithm"])
@@ -78,7 +80,7 @@ class Study:
         keys = {_key(word) for word in typed}
         lines = []
         for line in self.lines[scale]:
-            for words in _by_method(shlex.split(line)):
+            for words in _by_method(shlex.split(f"{line} {self.common.get(scale, '')}")):
                 changed = [*(word for word in words if _key(word) not in keys), *typed]
                 rate = [] if _has_rate(words) else _rate(changed, rates) or _rate(words, rates)
                 rate = [word for word in rate if _key(word) not in keys]
@@ -90,7 +92,7 @@ def names() -> list[str]:
     """Of all studies, by paper."""
     root = conf_dir() / "experiment"
     found = (str(path.relative_to(root).with_suffix("")) for path in root.glob("*/*.yaml"))
-    return sorted(name for name in found if _is_study(name))
+    return sorted(name for name in found if is_study(name))
 
 
 def load(name: str) -> Study:
@@ -98,14 +100,19 @@ def load(name: str) -> Study:
     Raises:
         ConfigError: there is no such study, or its file is wrong.
     """
-    if not _is_study(name):
+    if not is_study(name):
         raise _no_study(name)
     content = _read(name)
     if unknown := sorted(set(content) - KEYS):
         raise ConfigError(
             f"conf/experiment/{name}.yaml: {unknown[0]}: there is no such key; {nearest(unknown[0], sorted(KEYS))}"
         )
+    if "source" not in content:
+        raise ConfigError(f"conf/experiment/{name}.yaml: source: is missing; say where in the paper it is, or none")
     lines = {scale: content.pop(scale) for scale in SCALES if scale in content}
+    for line in (line for each in lines.values() for line in each):
+        if sum(_key(word) == "algorithm" for word in shlex.split(line)) != 1:
+            raise ConfigError(f"conf/experiment/{name}.yaml: {line}: must name its method or methods by one algorithm=")
     return Study(name=name, lines=lines, **content)
 
 
@@ -124,7 +131,7 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
     wanted, scale = [name for name in typed.get("experiment", "").split(",") if name], typed.get("scale")
     if not wanted and scale is None:  # as most often: no file is read
         return []
-    if not any(map(_is_study, wanted)):
+    if not any(map(is_study, wanted)):
         papers = {each.partition("/")[0] for each in names()}
         for name in wanted:
             if name.partition("/")[0] in papers and not _path(name).is_file():
@@ -229,7 +236,7 @@ def _path(name: str) -> Path:
     return conf_dir() / "experiment" / f"{name}.yaml"
 
 
-def _is_study(name: str) -> bool:
+def is_study(name: str) -> bool:
     """Whether there is a file of that name which is no preset: it has a title."""
     path = _path(name)
     return path.is_file() and "\ntitle: " in f"\n{path.read_text()}"

@@ -35,7 +35,7 @@ def main() -> None:
         preset = study.preset(arguments.scale)
         cells = cells_of(study, arguments.scale)
         runs, _ = found(cells, preset, [arguments.results_dir])
-        for run in runs:
+        for run in (run for run in runs if run.identity not in kept):
             place = arguments.showcase / "runs" / preset / run.identity
             place.mkdir(parents=True, exist_ok=True)
             for name in FILES:
@@ -49,19 +49,23 @@ def main() -> None:
 
 
 def measured(runs: Sequence[Run]) -> dict[str, str]:
-    """How long these runs took one after the other, and on what; a line each."""
+    """How long these runs took, and on what; a line each."""
     environments = [json.loads((run.folder / "environment.json").read_text()) for run in runs]
-    seconds = sum(
-        (run.folder / "summary.json").stat().st_mtime - (run.folder / "environment.json").stat().st_mtime
-        for run in runs
+    times = sorted(
+        [(run.folder / name).stat().st_mtime for name in ("environment.json", "summary.json")] for run in runs
     )
+    busy_s, reached = 0.0, 0.0
+    for begun, ended in times:  # of what overlaps, once
+        busy_s += max(0.0, ended - max(begun, reached))
+        reached = max(reached, ended)
+    at_once = max(sum(begun <= moment < ended for begun, ended in times) for moment, _ in times)
 
     def every(key: str) -> str:
         return ", ".join(sorted({str(each[key]) for each in environments}))
 
     return {
         "runs": str(len(runs)),
-        "time of all runs, one after the other": f"{seconds / 60:.0f} minutes",
+        "time of all runs": f"{busy_s / 60:.0f} minutes, up to {at_once} side by side",
         "cores": every("cpus"),
         "Python": every("python"),
         "torch": every("torch"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runner import studies
 from runner.build import nearest
 from runner.report.runs import Run, filter_runs, find_runs, read_run
 
@@ -96,7 +97,17 @@ def say(message: str | None) -> None:
 
 
 def read(results_dir: Path, experiment: str | None, where: Sequence[str] | None) -> list[Run]:
-    """The runs asked for, as they stand; what could not be read is named on stderr."""
+    """The runs asked for, as they stand; what could not be read is named on stderr.
+
+    Raises:
+        ValueError: what is asked for is a study, whose runs lie with those of others.
+    """
+    if experiment is not None and experiment.count("/") and studies.is_study(experiment):
+        paper = experiment.partition("/")[0]
+        raise ValueError(
+            f"{experiment}: is a study, whose runs lie with those of others below {paper}/<scale>; name that, or type "
+            f"`run-experiment experiment={experiment}` for its table, or `experiments report {paper}`"
+        )
     runs, _ = settled(find_runs(results_dir, experiment))
     return _tell_of_problems(filter_runs(runs, where or ()))
 
