@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -34,8 +35,10 @@ class SideBySide:
                 process.start()
                 self._under_way.add(process)
         if process.pid is not None:
-            process.join()
-        with self._lock:
+            wait([process.sentinel])
+        with self._lock:  # starting one looks at all others too, and of two that read an exit status one finds nothing
+            if process.pid is not None:
+                process.join()
             self._under_way.discard(process)
         if self._stopped is not None and process.exitcode != 0:
             raise InterruptedRunError(self._stopped)

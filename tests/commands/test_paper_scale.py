@@ -16,6 +16,7 @@ STUDIES = {
     "gossip/error_against_time": [*IMAGENET, "algorithm=gossip_pull"],
     "hier_avg/K2": [*CIFAR, "algorithm=hier_avg"],
     "sasgd/accuracy": [*CIFAR, "algorithm=sasgd"],
+    "slowmo/accuracy": [*CIFAR, "algorithm=slowmo"],
 }
 """One method of each paper."""
 SHORT = {
@@ -30,6 +31,10 @@ SHORT = {
         "model=resnet18_cifar",
     ],
     "sasgd/accuracy": ["nodes=2", "algorithm.T=2"],
+    "slowmo/accuracy": [
+        *("schedule.warmup_epochs=0", "schedule.milestones=[1]", "nodes=2", "gpus_per_node=1", "algorithm.period=2"),
+        "model=resnet18_cifar",
+    ],
 }
 """What makes it short, beside a small mini-batch and a few images."""
 

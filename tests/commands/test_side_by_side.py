@@ -79,6 +79,13 @@ def test_stopping_stops_all_and_begins_no_more(to_all: bool, tmp_path: Path) -> 
     assert [state["status"] for state in states] == ["interrupted"] * 2
 
 
+def test_killing_the_launcher_ends_all(tmp_path: Path) -> None:
+    process = start(*LONG, "launcher.at_once=2", cwd=tmp_path)
+    until(lambda: len(list(tmp_path.glob("results/runs/*/*/rank-00000.jsonl"))) == 2, "two runs have begun")
+    process.kill()
+    assert finish(process).status == -signal.SIGKILL  # and nothing is left behind
+
+
 def test_a_summary_that_cannot_be_read_is_made_again(tmp_path: Path, here: Here) -> None:
     line = (*SMALL, "launcher=simulated", "nodes=2", "gpus_per_node=1")
     here(*line)
