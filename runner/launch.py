@@ -145,13 +145,13 @@ class Sweep:
             self._run(heading, config, overrides, lambda folder, _: side_by_side.launch(folder))
 
         with ThreadPoolExecutor(at_once) as pool:
-            under_way = [pool.submit(run, next(self._headings), *cell) for cell in cells]
             try:
-                for future in as_completed(under_way):
+                for future in as_completed([pool.submit(run, next(self._headings), *cell) for cell in cells]):
                     future.result()
-            except InterruptedRunError as error:
+            except BaseException as error:
                 pool.shutdown(wait=False, cancel_futures=True)
-                side_by_side.stop(error.number)
+                if isinstance(error, InterruptedRunError):
+                    side_by_side.stop(error.number)
                 raise
 
     def _run(self, heading: str, config: Config, overrides: list[str], launch: Launch) -> None:

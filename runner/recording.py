@@ -14,7 +14,18 @@ from runner.results import Row, RowWriter, finite
 COUNTERS = ("compute_s", "wait_s", "data_s", "bytes_sent")
 """Written as what was added since the row before."""
 
-KEPT = ("recorded", "recorded_s", "next_draw", "warm_s", "warm_draw", "end_s", "wait_s", "data_s")
+KEPT = (
+    "recorded",
+    "recorded_s",
+    "next_draw",
+    "warm_s",
+    "warm_draw",
+    "last_draw",
+    "last_s",
+    "end_s",
+    "wait_s",
+    "data_s",
+)
 """Of a recorder, in a checkpoint."""
 
 SAMPLE = 100
@@ -111,7 +122,8 @@ class Recorder:
         self.recorded: dict[str, float] = dict.fromkeys(COUNTERS, 0)
         self.warm_s = 0.0 if self.warmup == 0 else None  # when the warm-up was over, and at which draw
         self.warm_draw = 0
-        self.end_s = self.wait_s = self.data_s = 0.0  # at the end of the last step
+        self.last_s, self.last_draw = 0.0, 0  # of the last iteration
+        self.end_s = self.wait_s = self.data_s = 0.0  # at the last yield, which may come after it, with late messages
 
     def state(self) -> Row:
         """What a checkpoint keeps of it."""
@@ -119,7 +131,7 @@ class Recorder:
 
     def load(self, saved: Row) -> None:
         for name in KEPT:
-            setattr(self, name, saved[name])
+            setattr(self, name, saved.get(name, getattr(self, name)))  # a checkpoint may be older than a name
 
     def _next(self, draw: int) -> int:
         """The draw after which the next row is due."""
@@ -133,6 +145,8 @@ class Recorder:
         """After each yield of the algorithm."""
         draw, split = self.worker.draw, self.worker.split
         self.end_s, self.wait_s, self.data_s = self.worker.clock.now(), split.wait_s, split.data_s
+        if draw > self.last_draw:
+            self.last_s, self.last_draw = self.end_s, draw
         if self.warm_s is None and draw >= self.warmup:
             self.warm_s, self.warm_draw = self.end_s, draw
         if draw >= self.next_draw:
@@ -173,9 +187,9 @@ class Recorder:
         """Seconds to the end of the last step, steady seconds per iteration, then the counters."""
         draw = self.worker.draw
         if self.warm_s is not None and draw > self.warm_draw:
-            iteration_s = (self.end_s - self.warm_s) / (draw - self.warm_draw)
+            iteration_s = (self.last_s - self.warm_s) / (draw - self.warm_draw)
         else:  # shorter than its warm-up
-            iteration_s = self.end_s / max(draw, 1)
+            iteration_s = self.last_s / max(draw, 1)
         return [self.end_s, iteration_s, *self._counters().values()]
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from runner.build import ConfigError, nearest
 from runner.config import Config, conf_dir, simulated, timing_only
-from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside
+from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, settings
 
 SCALES = ("paper", "virtual", "laptop")
 """The paper's own setting on a real cluster; its cluster simulated, with a small task; a few minutes on two cores."""
@@ -69,6 +69,10 @@ class Study:
         """Of all its runs; also the folder below results/runs."""
         return f"{self.paper}/{self.of.format(scale=scale)}"
 
+    def whole_lines(self, scale: str) -> list[list[str]]:
+        """Its lines as words, with what all have."""
+        return [shlex.split(f"{line} {self.common.get(scale, '')}") for line in self.lines[scale]]
+
     def commands(self, scale: str, typed: Sequence[str] = ()) -> list[list[str]]:
         """What would be typed for it after `run-experiment`, line by line.
 
@@ -79,8 +83,8 @@ class Study:
         rates = tuned(self.paper).get(scale) or {}
         keys = {_key(word) for word in typed}
         lines = []
-        for line in self.lines[scale]:
-            for words in _by_method(shlex.split(f"{line} {self.common.get(scale, '')}")):
+        for line in self.whole_lines(scale):
+            for words in _by_method(line):
                 changed = [*(word for word in words if _key(word) not in keys), *typed]
                 rate = [] if _has_rate(words) else _rate(changed, rates) or _rate(words, rates)
                 rate = [word for word in rate if _key(word) not in keys]
@@ -110,10 +114,13 @@ def load(name: str) -> Study:
     if "source" not in content:
         raise ConfigError(f"conf/experiment/{name}.yaml: source: is missing; say where in the paper it is, or none")
     lines = {scale: content.pop(scale) for scale in SCALES if scale in content}
-    for line in (line for each in lines.values() for line in each):
-        if sum(_key(word) == "algorithm" for word in shlex.split(line)) != 1:
-            raise ConfigError(f"conf/experiment/{name}.yaml: {line}: must name its method or methods by one algorithm=")
-    return Study(name=name, lines=lines, **content)
+    study = Study(name=name, lines=lines, **content)
+    for scale in lines:
+        for line in study.whole_lines(scale):
+            if sum(_key(word) == "algorithm" for word in line) != 1:
+                told = " ".join(line)
+                raise ConfigError(f"conf/experiment/{name}.yaml: {told}: must name its methods by one algorithm=")
+    return study
 
 
 def tuned(paper: str) -> dict[str, dict[str, float]]:
@@ -177,14 +184,16 @@ def narrowed(arguments: list[str]) -> bool:
 def deviations(here: Config, paper: Config) -> list[str]:
     """In which settings one composed configuration differs from the paper's: "epochs 12 (paper: 90)", ...
 
-    Of a group of which another option is chosen, only that is said.
+    Of a group of which another option is chosen, only that is said; of a simulated cluster, what its options have not.
     """
     idle = {"dataset", "model", "schedule", "optimizer", "evaluation"} if timing_only(here) else set()
     ours, theirs = here["choices"], paper["choices"]
     found = []
     if simulated(here) and not simulated(paper):
         idle = idle | {*VIRTUAL_GROUPS, "launcher"}
-        found.append(f"simulated: cluster {ours['cluster']}, time as for cost {ours['cost']} (paper: real machines)")
+        own = [each for each in settings(here).split(", ") if each.partition(".")[0] in VIRTUAL_GROUPS]
+        cluster = ", ".join([f"cluster {ours['cluster']}", f"time as for cost {ours['cost']}", *own])
+        found.append(f"simulated: {cluster} (paper: real machines)")
     found += [
         f"{group} {option} (paper: {theirs.get(group)})"
         for group, option in sorted(ours.items())

@@ -12,6 +12,8 @@ from runner.claims.evidence import Values
 
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 CONFIDENCE = 0.95
+LOOKED_TWICE = 0.975
+"""Where more seeds came after fewer had been looked at: by Bonferroni, both looks together have 0.95."""
 Combine = Literal["assumptions", "all", "any"]
 
 
@@ -38,11 +40,12 @@ def decided(*holds: bool) -> Verdict:
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:
     """Of several conditions that must all hold."""
-    return next((each for each in ("does not hold", "undecided") if each in set(verdicts)), "holds")
+    found = {*verdicts}
+    return next((each for each in ("does not hold", "undecided") if each in found), "holds")
 
 
-def difference(a: Values, b: Values) -> tuple[float, float, float]:
-    """mean(a) - mean(b), and its 95 % confidence interval by Welch's t; infinite where one side's values are.
+def difference(a: Values, b: Values, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """mean(a) - mean(b), and its confidence interval by Welch's t; infinite where one side's values are.
 
     One side may have no spread (virtual times often have none): scipy's own test then complains of lost precision.
     """
@@ -55,7 +58,7 @@ def difference(a: Values, b: Values) -> tuple[float, float, float]:
     from scipy import stats
 
     freedom = sum(errors) ** 2 / sum(error**2 / (len(side.of) - 1) for error, side in zip(errors, (a, b), strict=True))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(sum(errors))
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(errors))
     return gap, gap - half, gap + half
 
 
@@ -67,12 +70,15 @@ def at_most(value: float, low: float, high: float, limit: float) -> Verdict:
 
 
 def smaller(a: Values, b: Values) -> Verdict:
-    """Whether the mean of a is below that of b; infinite values are those of runs that never got there."""
-    lost_a, lost_b = (any(math.isinf(value) for value in values.of.values()) for values in (a, b))
-    if lost_a or lost_b:
-        all_a, all_b = (all(math.isinf(value) for value in values.of.values()) for values in (a, b))
-        return "holds" if all_b and not lost_a else "does not hold" if all_a and not lost_b else "undecided"
-    return at_most(*difference(a, b), 0.0)
+    """Whether the mean of a is below that of b; of times between two evaluations, in any case (`Values.after`).
+
+    A run that never got there may have done so right after its end.
+    """
+    if a.finite and at_most(*difference(a, b.earliest), 0.0) == "holds":
+        return "holds"
+    if b.finite and at_most(*difference(a.earliest, b), 0.0) == "does not hold":
+        return "does not hold"
+    return "undecided"
 
 
 def listed(values: Mapping[str, Values], form: str, scale: float = 1.0, unit: str = "") -> str:
@@ -104,4 +110,9 @@ def overall(answers: list[Answer], combine: Combine = "assumptions") -> tuple[Ve
             for verdict in sorted({*verdicts})
         )
         return "undecided", f"it depends: {'; '.join(said)}"
-    return verdict, "the 95 % interval reaches across the limit; more seeds narrow it" if verdict == "undecided" else ""
+    return (
+        verdict,
+        "the interval reaches across the limit; more seeds, or evaluations, narrow it"
+        if verdict == "undecided"
+        else "",
+    )

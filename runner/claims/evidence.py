@@ -6,21 +6,38 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from runner.identity import is_outside
+from runner.report.curves import not_before, time_to
 from runner.report.runs import Run, finished, parsed, read_evaluations, shorten
 
 
 @dataclass(frozen=True)
 class Values:
-    """A measured value of alike runs, by seed."""
+    """A measured value of alike runs, by seed.
+
+    Args:
+        after: of times that lie between two evaluations, the first; `of` is the second, infinite where there is none.
+    """
 
     of: dict[int, float]
+    after: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def finite(self) -> bool:
+        return all(map(math.isfinite, self.of.values()))
+
+    @property
+    def earliest(self) -> Values:
+        return Values(self.after) if self.after else self
+
+    def times(self, factor: float) -> Values:
+        return Values(*({seed: factor * value for seed, value in each.items()} for each in (self.of, self.after)))
 
     @property
     def mean(self) -> float:
@@ -74,6 +91,11 @@ class Evidence:
     def _settings(self) -> list[tuple[Run, dict[str, Any]]]:
         known = [(run, _settings(run)) for run in self.runs]
         return [(run, settings) for run, settings in known if settings is not None]
+
+    def reached(self, top1: float, **conditions: Any) -> Values:
+        """When the runs reached a top-1, in seconds of training; errors as `measured`."""
+        seen = self.measured(partial(time_to, top1=top1), **conditions)
+        return Values(seen.of, self.measured(partial(not_before, top1=top1), **conditions).of)
 
     def measured(self, metric: str | Measure, *, seeds: int = 1, **conditions: Any) -> Values:
         """A metric of the runs of which all conditions hold, e.g. algorithm="sgp", cluster__inter__efficiency=0.75.

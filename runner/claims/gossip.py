@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from runner.claims.answers import Answer, decided, every, listed, longer, smaller
 from runner.claims.evidence import Evidence, Values
-from runner.report.curves import time_to
 
 SEEDS = 3
 FEW, SEVERAL, MANY = 8, 32, 128
 TARGETS = (0.7, 0.75, 0.77, 0.8)
 """Top-1 to be reached: a verdict that depends on which is none."""
+ASSUMPTIONS = {"gradients reduced after the backward pass": False, "gradients reduced behind it": True}
+"""Of allreduce. A system of 2016 did the first; the methods that send models have no such choice."""
 ASYNCHRONOUS = ("easgd", "gossip_pull", "gossip_push")
 
 
@@ -34,7 +34,10 @@ def server(evidence: Evidence) -> list[Answer]:
 
 
 def failures(evidence: Evidence) -> list[Answer]:
-    """Training, to the last worker's end, becomes longer by a larger factor for allreduce than for both gossips."""
+    """An iteration, in the mean over workers, becomes longer by a larger factor for allreduce than for both gossips.
+
+    Not the time to the last worker's end: where each has its own mini-batches, the slow one ends last in any case.
+    """
     away = {"worker": 3, "dies_at_s": 10, "returns_at_s": 40}
     well: dict[str, Any] = {"cluster__compute__slow": None, "failures__plan": []}
     ill: dict[str, dict[str, Any]] = {
@@ -47,8 +50,8 @@ def failures(evidence: Evidence) -> list[Answer]:
         for whose, sampling in mini_batches.items():
             common: dict[str, Any] = {"problem": "none", "nodes": 16, "sampling": sampling, "seeds": SEEDS}
             factors = {
-                name: evidence.measured("training_time_s", algorithm=name, **common, **differs)
-                / evidence.measured("training_time_s", algorithm=name, **common, **well)
+                name: evidence.measured("iteration_time_s", algorithm=name, **common, **differs)
+                / evidence.measured("iteration_time_s", algorithm=name, **common, **well)
                 for name in ("allreduce", "gossip_pull", "gossip_push")
             }
             slowest, *gossip = factors.values()
@@ -57,38 +60,41 @@ def failures(evidence: Evidence) -> list[Answer]:
     return answers
 
 
-def _times(evidence: Evidence, nodes: int, target: float) -> dict[str, Values]:
-    measure = partial(time_to, top1=target)
-    return {
-        name: evidence.measured(measure, algorithm=name, nodes=nodes, problem="supervised", seeds=SEEDS)
-        for name in ("allreduce", *ASYNCHRONOUS)
+def _times(evidence: Evidence, nodes: int, target: float, overlap: bool) -> dict[str, Values]:
+    common: dict[str, Any] = {"nodes": nodes, "problem": "supervised", "seeds": SEEDS}
+    allreduce = evidence.reached(target, algorithm="allreduce", cost__overlap_backward=overlap, **common)
+    return {"allreduce": allreduce} | {
+        name: evidence.reached(target, algorithm=name, **common) for name in ASYNCHRONOUS
     }
 
 
 def small(evidence: Evidence) -> list[Answer]:
-    """At 8 and at 32 nodes each asynchronous method reaches a top-1 of 70, 75, 77 and 80 % in less time than allreduce.
+    """At 8, 16 and 32 nodes each asynchronous method reaches 70, 75, 77 and 80 % top-1 in less time than allreduce.
 
-    Never: not within the epochs that all have.
+    A time lies between two evaluations; of a run that never got there only its end is known.
     """
     answers = []
-    for target in TARGETS:
-        by_nodes = {nodes: _times(evidence, nodes, target) for nodes in (FEW, SEVERAL)}
-        verdict = every(
-            smaller(times[name], times["allreduce"]) for times in by_nodes.values() for name in ASYNCHRONOUS
-        )
-        numbers = "; ".join(f"{nodes} nodes: {listed(times, '.1f', unit='s')}" for nodes, times in by_nodes.items())
-        answers.append(Answer(verdict, numbers, SEEDS, f"{100 * target:g} %"))
+    for assumption, overlap in ASSUMPTIONS.items():
+        for target in TARGETS:
+            by_nodes = {nodes: _times(evidence, nodes, target, overlap) for nodes in (FEW, 16, SEVERAL)}
+            verdict = every(
+                smaller(times[name], times["allreduce"]) for times in by_nodes.values() for name in ASYNCHRONOUS
+            )
+            numbers = "; ".join(f"{nodes} nodes: {listed(times, '.1f', unit='s')}" for nodes, times in by_nodes.items())
+            answers.append(Answer(verdict, numbers, SEEDS, f"{100 * target:g} %, {assumption}"))
     return answers
 
 
 def large(evidence: Evidence) -> list[Answer]:
-    """At 128 nodes allreduce reaches a top-1 of 70, 75, 77 and 80 % in less time than each asynchronous method.
+    """At 128 nodes allreduce reaches 70, 75, 77 and 80 % top-1 in less time than each asynchronous method.
 
-    Never: not within the epochs that all have.
+    A time lies between two evaluations; of a run that never got there only its end is known.
     """
     answers = []
-    for target in TARGETS:
-        times = _times(evidence, MANY, target)
-        verdict = every(smaller(times["allreduce"], times[name]) for name in ASYNCHRONOUS)
-        answers.append(Answer(verdict, listed(times, ".1f", unit="s"), SEEDS, f"{100 * target:g} %"))
+    for assumption, overlap in ASSUMPTIONS.items():
+        for target in TARGETS:
+            times = _times(evidence, MANY, target, overlap)
+            verdict = every(smaller(times["allreduce"], times[name]) for name in ASYNCHRONOUS)
+            numbers = listed(times, ".1f", unit="s")
+            answers.append(Answer(verdict, numbers, SEEDS, f"{100 * target:g} %, {assumption}"))
     return answers

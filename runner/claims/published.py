@@ -19,21 +19,34 @@ ON_ETHERNET = (
 OF_ANOTHER_TASK = "Measured accuracies are of another task and network, so that no difference is taken."
 
 
+Timing = Callable[..., Values]
+"""Times of the runs of (algorithm, nodes, metric="iteration_time_s", **conditions)."""
+
+
 def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | None:
-    """The paper's numbers, and what its runs at that scale say; None where no number of it is known."""
-    if paper not in ("sgp", "slowmo"):
+    """The paper's numbers, and what its runs at that scale say; None where no number of it is known, or none fits."""
+    if paper not in ("sgp", "slowmo") or scale == "laptop":
         return None
     evidence = Evidence.of(f"{paper}/{scale}", places)
+    timing = partial(sgp.timing if (paper, scale) == ("sgp", "virtual") else _timing, evidence)
+    if scale == "virtual" and paper != "sgp":
+        timing = partial(timing, problem="none")
+    if scale == "paper":
+        timing = partial(timing, dataset="imagenet")
     if paper == "sgp":
-        body = [_of_sgp(row, evidence) for row in rows("sgp")]
+        body = [_of_sgp(row, evidence, timing) for row in rows("sgp")]
         for row in rows("slowmo"):
-            if row["dataset"] == "ImageNet":
+            if row["dataset"] == "ImageNet" and row["algorithm"] != "local_sgd":  # no study of this paper has it
                 overlap: dict[str, Any] = {"algorithm__overlap": 1} if row["algorithm"] == "osgp" else {}
                 name = "sgp" if overlap else row["algorithm"]
-                body.append(_time(row, False, partial(sgp.timing, evidence, name, int(row["nodes"]), **overlap)))
+                body.append(_time(row, False, partial(timing, name, int(row["nodes"]), **overlap)))
     else:
+        task = {"dataset": "cifar10"} if scale == "paper" else {}
         body = [
-            line for row in rows("slowmo") for with_it in (False, True) for line in _of_slowmo(row, with_it, evidence)
+            line
+            for row in rows("slowmo")
+            for with_it in (False, True)
+            for line in _of_slowmo(row, with_it, evidence, timing, task)
         ]
     columns = [
         Column("what", "what", wraps=True),
@@ -42,12 +55,18 @@ def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | N
         Column("difference", "difference"),
         Column("source", "source", wraps=True),
     ]
-    notes = [ON_ETHERNET, OF_ANOTHER_TASK, *(["† from secondary notes."] if paper == "sgp" else [])]
+    notes = [*((ON_ETHERNET, OF_ANOTHER_TASK) if scale == "virtual" else ())]
+    notes += ["† from secondary notes."] if paper == "sgp" else []
     return Table("", columns, [[Cell(text) for text in line] for line in body], notes)
 
 
-def _of_sgp(row: dict[str, str], evidence: Evidence) -> list[str]:
-    measured, difference = _measured(row, evidence)
+def _timing(evidence: Evidence, name: str, nodes: int, metric: str = "iteration_time_s", **conditions: Any) -> Values:
+    overlap = {"algorithm__overlap": 0} if name == "sgp" else {}
+    return evidence.measured(metric, algorithm=name, nodes=nodes, **overlap | conditions)
+
+
+def _of_sgp(row: dict[str, str], evidence: Evidence, timing: Timing) -> list[str]:
+    measured, difference = _measured(row, evidence, timing)
     if row["relation"] in ("over", "at most", "up to"):  # a bound, and nothing to differ from
         difference = "–"
     relation = "" if row["relation"] == "equal" else f"{row['relation']} "
@@ -58,19 +77,19 @@ def _of_sgp(row: dict[str, str], evidence: Evidence) -> list[str]:
     return [what, published, measured, difference, f"{row['version']}: {row['source']}"]
 
 
-def _measured(row: dict[str, str], evidence: Evidence) -> tuple[str, str]:
+def _measured(row: dict[str, str], evidence: Evidence, timing: Timing) -> tuple[str, str]:
     """What the runs say of a row of sgp.csv, and by how much that differs."""
     value = float(row["value"])
     try:
         if row["metric"] == "training_time" and row["algorithm"] in ("sgp", "allreduce"):
-            epoch_s = sgp.timing(evidence, row["algorithm"], int(row["nodes"]), "epoch_time_s").mean
+            epoch_s = timing(row["algorithm"], int(row["nodes"]), "epoch_time_s").mean
             hours = float(row["epochs"]) * epoch_s / 3600
             return f"{hours:.2f} h", f"{100 * (hours / value - 1):+.0f} %"
         if row["metric"] == "speedup":
-            ratio = (sgp.timing(evidence, "allreduce", 32) / sgp.timing(evidence, "sgp", 32)).mean
+            ratio = (timing("allreduce", 32) / timing("sgp", 32)).mean
             return f"{ratio:.2f} times", f"{100 * (ratio / value - 1):+.0f} %"
         if row["metric"] == "scaling_efficiency":
-            kept = 100 * (sgp.timing(evidence, "sgp", 4) / sgp.timing(evidence, "sgp", 32)).mean
+            kept = 100 * (timing("sgp", 4) / timing("sgp", 32)).mean
             return f"{kept:.1f} %", f"{kept - value:+.1f} points"
         if row["metric"] == "top1_gap":
             told = []
@@ -83,22 +102,22 @@ def _measured(row: dict[str, str], evidence: Evidence) -> tuple[str, str]:
     return "–", "–"
 
 
-def _of_slowmo(row: dict[str, str], with_it: bool, evidence: Evidence) -> list[list[str]]:
+def _of_slowmo(
+    row: dict[str, str], with_it: bool, evidence: Evidence, timing: Timing, task: dict[str, Any]
+) -> list[list[str]]:
     """What a row of slowmo.csv says of a method with or without SlowMo: its accuracy, its time."""
     column, lines = "_slowmo" if with_it else "", []
-    name = WITH_SLOWMO.get(row["algorithm"], "") if with_it else row["algorithm"]
+    name, nodes = WITH_SLOWMO.get(row["algorithm"], "") if with_it else row["algorithm"], int(row["nodes"])
     if row[f"val{column}"]:
         top1 = "–"
-        if row["dataset"] != "WMT16 En-De":
-            top1 = _told(
-                lambda: evidence.measured("top1", algorithm=name, problem="supervised", seeds=3), ".2f", 100, "%"
-            )
+        if row["dataset"] == "CIFAR-10":  # whose place the small task takes
+            same: dict[str, Any] = {"problem": "supervised", "nodes": nodes, "seeds": 3, **task}
+            top1 = _told(lambda: evidence.measured("top1", algorithm=name, **same), ".2f", 100, "%")
         unit = row["val_unit"].replace("percent top-1", "% top-1")
         published = f"{row[f'val{column}']} {unit}{SHOWN[row['mark']]}"
         lines.append([f"accuracy, {row['dataset']}, {_named(row, with_it)}", published, top1, "–", row["source"]])
     if row[f"ms_per_iteration{column}"]:
-        timing = partial(evidence.measured, "iteration_time_s", algorithm=name, problem="none", nodes=int(row["nodes"]))
-        lines.append(_time(row, with_it, timing))
+        lines.append(_time(row, with_it, partial(timing, name, nodes)))
     return lines
 
 

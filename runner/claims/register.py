@@ -40,8 +40,8 @@ CHECKS = {
     "sgp-latency": Check("sgp/slow_nodes", sgp.latency),
     "sgp-accuracy": Check("sgp/accuracy", sgp.accuracy),
     "sgp-small": Check("sgp/accuracy", sgp.small),
-    "jin-small": Check("gossip/error_against_time", gossip.small),
-    "jin-large": Check("gossip/error_against_time", gossip.large),
+    "jin-small": Check("gossip/error_against_time gossip/assumptions", gossip.small),
+    "jin-large": Check("gossip/error_against_time gossip/assumptions", gossip.large),
     "jin-failures": Check("gossip/failures", gossip.failures),
     "jin-server": Check("gossip/contention", gossip.server),
     "hier-k2": Check("hier_avg/K2", hier_avg.k2, "any"),
@@ -106,9 +106,12 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         expression=" ".join((check.answers.__doc__ or "").split()),
         scale=scale,
     )
-    if scale != SCALE:
-        return replace(judged, reason=f"is checked at scale={SCALE} only")
     mine = [studies.load(name) for name in check.studies.split()]
+    place = results_dirs[0]
+    elsewhere = "" if place == Path("results") else f" results_dir={shlex.quote(str(place))}"
+    command = " && ".join(f"run-experiment experiment={study.name} scale={SCALE}{elsewhere}" for study in mine)
+    if scale != SCALE:
+        return replace(judged, reason=f"is checked at scale={SCALE} only", command=command)
     evidence = Evidence.of(mine[0].preset(scale), results_dirs)
     verdict: Verdict
     answers: list[Answer]
@@ -125,8 +128,6 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         answers, verdict, reason = [], "not run", f"there are {error}"
     except ValueError as error:
         answers, verdict, reason = [], "undecided", str(error)
-    place = results_dirs[0]
-    elsewhere = "" if place == Path("results") else f" results_dir={shlex.quote(str(place))}"
     return replace(
         judged,
         verdict=verdict,
@@ -136,7 +137,7 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         problems=evidence.problems,
         runs=_where(evidence.used, results_dirs),
         clock=shorten(sorted({str(run.values.get("clock")) for run in evidence.used})),
-        command=" && ".join(f"run-experiment experiment={study.name} scale={scale}{elsewhere}" for study in mine),
+        command=command,
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,6 +102,16 @@ def time_to(run: Run, top1: float) -> float | None:
     """
     rows = _top1(run)
     return next((seconds for seconds, value in rows if value >= top1), math.inf) if rows else None
+
+
+def not_before(run: Run, top1: float) -> float | None:
+    """Seconds of training at the last evaluation that does not show that top-1 yet; of a run that never does, its last.
+
+    Between this and `time_to` it was reached, if ever. None where the run has no evaluation.
+    """
+    rows = _top1(run)
+    below = itertools.takewhile(lambda row: row[1] < top1, rows)
+    return max((seconds for seconds, _ in below), default=0.0) if rows else None
 
 
 def mean_top1(run: Run) -> float | None:

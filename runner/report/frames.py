@@ -67,7 +67,7 @@ def refuse_mixtures(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> None:
     Raises:
         ValueError: the runs are of several clocks, or of several scales of a paper's studies.
     """
-    for key in {"clock", "scale"} - {*besides}:
+    for key in (key for key in ("clock", "scale") if key not in besides):
         values = sorted(value for value in frame[key].dropna().unique())
         if len(values) > 1:
             raise ValueError(
