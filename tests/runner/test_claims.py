@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from runner.claims.answers import Answer, at_most, difference, overall, smaller
+from runner.claims.answers import Answer, at_most, difference, every, overall, smaller
 from runner.claims.evidence import Evidence, MissingRunsError, Values
 from runner.claims.register import CHECKS, judge, published
 from runner.experiments import app
@@ -98,14 +98,32 @@ def test_parts_that_must_all_hold_are_no_assumptions() -> None:
     assert overall(answers[1:], "any")[0] == "undecided"
 
 
-def test_runs_that_never_get_there_are_slower() -> None:
-    never, late, soon = (
-        Values(dict(enumerate(times))) for times in ([math.inf] * 3, [9.0, 9.5, 10.0], [1.0, 1.5, 2.0])
-    )
-    assert smaller(soon, late) == smaller(soon, never) == "holds"
-    assert smaller(never, soon) == smaller(late, soon) == "does not hold"
+def test_times_lie_between_two_evaluations() -> None:
+    def between(*pairs: tuple[float, float]) -> Values:
+        return Values(dict(enumerate(late for _, late in pairs)), dict(enumerate(early for early, _ in pairs)))
+
+    soon, late = between((0.5, 1.0), (1.0, 1.5), (1.5, 2.0)), between((8.5, 9.0), (9.0, 9.5), (9.5, 10.0))
+    assert smaller(soon, late) == "holds"
+    assert smaller(late, soon) == "does not hold"
+    assert smaller(soon, soon) == "undecided"
+    wide = between((0.5, 9.0), (0.5, 9.1), (0.5, 9.2))  # whose evaluations are far apart
+    assert smaller(wide, late) == smaller(soon, wide) == "undecided"
+    never = between(*[(12.0, math.inf)] * 3)  # what ended after 12 s
+    assert smaller(soon, never) == smaller(late, never) == "holds"
+    assert smaller(never, soon) == smaller(never, late) == "does not hold"
     assert smaller(never, never) == "undecided"
-    assert smaller(late, Values({0: math.inf, 1: 9.0, 2: 9.5})) == "undecided"
+    early_end = between(*[(5.0, math.inf)] * 3)
+    assert smaller(late, early_end) == smaller(early_end, late) == "undecided"
+    assert smaller(late, between((12.0, math.inf), (8.5, 9.0), (9.0, 9.5))) == "undecided"
+    assert smaller(late, soon.times(8.0)) == "undecided"
+    assert smaller(late, late.times(8.0)) == "holds"
+
+
+def test_of_conditions_that_must_all_hold_an_open_one_counts() -> None:
+    for verdicts in (["holds", "undecided"], ["undecided", "holds"]):
+        assert every(each for each in verdicts) == every(verdicts) == "undecided"
+    assert every(iter(["undecided", "does not hold"])) == "does not hold"
+    assert every([]) == "holds"
 
 
 def test_a_broken_file_is_named_and_is_no_evidence(tmp_path: Path) -> None:
