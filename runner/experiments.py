@@ -36,6 +36,7 @@ class Y(StrEnum):
     loss = "loss"
     consensus_distance = "consensus_distance"
     time_per_iteration = "time_per_iteration"
+    speedup = "speedup"
 
 
 class X(StrEnum):
@@ -185,9 +186,9 @@ def plot(
 ) -> None:
     """Curves of top-1 or loss; time against nodes; staleness.
 
-    Draws top-1 or loss against epoch and time, time per iteration against nodes, or a histogram of the staleness of
-    what was merged, and prints the figure's path. Top-1 is that of the model by which a run was evaluated. Times on
-    different clocks, or as for different things, get a panel each.
+    Draws top-1 or loss against epoch and time, time per iteration or speed-up against nodes, or a histogram of the
+    staleness of what was merged, and prints the figure's path. Top-1 is that of the model by which a run was evaluated.
+    Times on different clocks, or as for different things, get a panel each.
     """
     with user_errors():
         if output is not None and output.suffix.removeprefix(".") not in list(Picture):

@@ -31,7 +31,10 @@ QUANTITIES = {
     "loss": Quantity("loss_mean_model", "Loss of the mean model", "loss"),
     "consensus_distance": Quantity("consensus_distance", "Consensus distance", "consensus distance"),
     "time_per_iteration": Quantity("iteration_time_s", "Time per iteration", "time per iteration (ms)", 1000),
+    "speedup": Quantity("speedup", "Speed-up", "speed-up over the fewest nodes"),
 }
+OF_TIMES = {"iteration_time_s", "speedup"}
+"""A run has one value of each, which depends on what its clock tells the time of."""
 
 _HEADROOM = 0.08  # above the highest line, as a share of the axis
 
@@ -84,10 +87,11 @@ def draw(
         frames.check_keys("--by", by or (), frame)
         with mpl.rc_context(_RC):
             return _histogram(frame, by or frames.row_keys(frame, ("method", "nodes"))), "staleness", []
-    against_nodes = x == "nodes" or (x is None and y == "time_per_iteration")
+    of_times = y is not None and QUANTITIES[y].key in OF_TIMES
+    against_nodes = x == "nodes" or (x is None and of_times)
     y = y or ("time_per_iteration" if against_nodes else "top1")
-    if y == "time_per_iteration" and not against_nodes:
-        raise ValueError(f"--y {y} --x {x}: a run has one time per iteration; draw it with --x nodes")
+    if of_times and not against_nodes:
+        raise ValueError(f"--y {y} --x {x}: a run has one {y.replace('_', ' ')}; draw it with --x nodes")
     if not against_nodes and runs and all(run.timing_only for run in runs if run.summary is not None):
         raise LookupError("these runs are for the time only and have no curves; draw `experiments plot --x nodes`")
     frame = frames.summaries(run for run in runs if against_nodes or not run.timing_only)
@@ -168,7 +172,7 @@ def _against_nodes(
         raise LookupError(f"no finished run has both nodes and {quantity.key}")
     keys = frames.timed_apart(frame, [key for key in by or _line_keys(frame) if key != "nodes"] or ["method"])
     keys = frames.evaluated_apart(frame, keys, [quantity.key])
-    a_time = quantity.key == "iteration_time_s"
+    a_time = quantity.key in OF_TIMES
     times = _Times(frame, keys)
     panels = times.kinds if a_time else [None]
     lines = sorted(
@@ -203,6 +207,8 @@ def _against_nodes(
                 label = f"{mark.method}, published ({mark.source})"
                 axis.plot([mark.nodes], [mark.value * quantity.scale], marker=near["marker"], label=label, **hollow)
         nodes = sorted(set(frame["nodes"]))
+        if quantity.key == "speedup":
+            axis.plot(nodes, [n / nodes[0] for n in nodes], color="0.6", linestyle=":", linewidth=1, label="linear")
         axis.set_xscale("log", base=2)
         axis.set_xticks(nodes, [str(n) for n in nodes])
         axis.set_xticks([], minor=True)

@@ -179,3 +179,17 @@ def test_curves_as_csv(results: Path) -> None:
         results, "sgp-8-1", "top1_mean_model"
     ).tolist()
     assert {(row["algorithm"], row["nodes"], row["seed"], row["clock"]) for row in mine} == {("sgp", "8", "1", "wall")}
+
+
+def test_speed_up_against_nodes(results: Path) -> None:
+    for nodes, iteration_time_s in ((2, 0.5), (4, 0.25), (8, 0.2)):
+        size = {"nodes": nodes, "workers": nodes, "global_batch_size": 256}
+        write_run(results, identity=f"n{nodes}", algorithm="osgp", iteration_time_s=iteration_time_s, **size)
+    runs = find_runs(results, where=["algorithm=osgp"])
+    figure, name, _ = figures.draw(runs, x="nodes", y="speedup", by=None)
+    assert name == "speedup-nodes"
+    lines = drawn(figure, 0)
+    np.testing.assert_allclose(lines["osgp"], [[2, 4, 8], [1, 2, 2.5]])
+    np.testing.assert_allclose(lines["linear"], [[2, 4, 8], [1, 2, 4]])
+    with pytest.raises(ValueError, match="a run has one speedup"):
+        figures.draw(runs, x="epoch", y="speedup", by=None)
