@@ -57,6 +57,7 @@ def test_composed_is_plain_with_the_choices_of_our_own_groups():
 
 OPTION_OF = {  # keys that only some option of their group has
     "launcher.threads": ["launcher=simulated"],
+    "launcher.at_once": ["launcher=simulated"],
     "cluster.gpus_per_node": ["cluster=10gbe"],
     "problem.train_samples": ["problem=none"],
 }

@@ -16,7 +16,7 @@ SGP = ("algorithm=sgp", "nodes=2")
 NO_MATTER = {
     *("results_dir", "rerun", "dry_run", "checkpoint_every", "record_every", "warmup_iterations", "tensorboard"),
     *("dataset.root", "dataset.download", "dataset.loader_processes"),
-    *("launcher.timeout_s", "launcher.rendezvous", "launcher.node_rank", "launcher.threads"),
+    *("launcher.timeout_s", "launcher.rendezvous", "launcher.node_rank", "launcher.threads", "launcher.at_once"),
     "cluster.compute.trace",  # its content counts
     *("typed", "servers", "asynchronous", "evaluated_model"),  # what was typed, and what follows
     *("choices.launcher", "choices.experiment"),
