@@ -208,13 +208,16 @@ def _against_nodes(
                 axis.plot([mark.nodes], [mark.value * quantity.scale], marker=near["marker"], label=label, **hollow)
         nodes = sorted(set(frame["nodes"]))
         if quantity.key == "speedup":
-            axis.plot(nodes, [n / nodes[0] for n in nodes], color="0.6", linestyle=":", linewidth=1, label="linear")
+            linear = [n / nodes[0] for n in nodes]
+            axis.plot(nodes, linear, color="0.6", linestyle=":", linewidth=1, label="linear")
+            axis.set_yscale("log", base=2)
+            axis.set_yticks(linear, [f"{factor:g}" for factor in linear])
         axis.set_xscale("log", base=2)
         axis.set_xticks(nodes, [str(n) for n in nodes])
         axis.set_xticks([], minor=True)
         axis.set_xlim(nodes[0] / 1.25, nodes[-1] * 1.25)
         axis.set_xlabel(f"nodes ({times.text(kind)})" if kind is not None and len(panels) > 1 else "nodes")
-        if a_time:
+        if a_time and quantity.key != "speedup":
             highest = float(axis.dataLim.y1)
             axis.set_ylim(0, (1 + _HEADROOM) * highest if highest > 0 else None)
     axes[0].set_ylabel(quantity.label)

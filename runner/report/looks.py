@@ -98,15 +98,19 @@ def _words(key: str, value: Any) -> str:
     return f"{header_of(key)} {value:g}"
 
 
+AS_WIDE_AS_BOLD = 13
+"""Points of letters that take the room of bold ones of 11."""
+
+
 def panels_of(count: int, labels: Labels, title: str, caption: str, sharey: bool = True) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
 
     width = {1: 5.6, 2: 8.0}.get(count, 3.7 * count)
-    lines = _fill(title, width, 11).count("\n") + _fill(caption, width, 8).count("\n")
+    lines = _fill(title, width, AS_WIDE_AS_BOLD).count("\n") + _fill(caption, width, 8).count("\n")
     entries = [_entry(text, width) for text in labels.texts]
     rows = -(-len(entries) // _columns(width, entries)) + sum(entry.count("\n") for entry in entries)
     figure = Figure(figsize=(width, 3.0 + 0.19 * (lines + rows)), layout="constrained")
-    figure.suptitle(_fill(title, width, 11), fontsize=11, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(_fill(title, width, AS_WIDE_AS_BOLD), fontsize=11, fontweight="bold", x=0.01, ha="left")
     return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
 
 
