@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paper")
     parser.add_argument("scale", choices=studies.SCALES)
+    parser.add_argument("--only-time", action="store_true", help="copy no runs")
     parser.add_argument("--results-dir", type=Path, default=Path("results"))
     parser.add_argument("--showcase", type=Path, default=Path("results/showcase"))
     arguments = parser.parse_args()
@@ -36,16 +37,20 @@ def main() -> None:
         cells = cells_of(study, arguments.scale)
         runs, _ = found(cells, preset, [arguments.results_dir])
         for run in (run for run in runs if run.identity not in kept):
-            place = arguments.showcase / "runs" / preset / run.identity
-            place.mkdir(parents=True, exist_ok=True)
-            for name in FILES:
-                if (run.folder / name).exists():
-                    shutil.copy(run.folder / name, place / name)
+            if not arguments.only_time:
+                keep(run, arguments.showcase / "runs" / preset / run.identity)
             kept[run.identity] = run
         print(f"{study.name}: {len(runs)} of {len(cells)} runs")
     record = arguments.showcase / "measured" / f"{arguments.paper}-{arguments.scale}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(measured(list(kept.values())), indent=2) + "\n")
+
+
+def keep(run: Run, place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if (run.folder / name).exists():
+            shutil.copy(run.folder / name, place / name)
 
 
 def measured(runs: Sequence[Run]) -> dict[str, str]:
