@@ -44,14 +44,15 @@ def title(config: Config) -> str:
 
 
 def titles(cells: Sequence[Cell]) -> list[str]:
-    """The title of each; of those that have the same one, with the words that tell them apart."""
+    """The title of each; of those that have the same but for the seed, with the words that tell them apart."""
     plain = [title(config) for config, _ in cells]
+    words = [[word for word in overrides if not word.startswith("seed=")] for _, overrides in cells]
     alike: dict[str, list[set[str]]] = defaultdict(list)
-    for name, (_, overrides) in zip(plain, cells, strict=True):
-        alike[name].append({*overrides})
+    for name, mine in zip(plain, words, strict=True):
+        alike[name.rpartition(" ")[0]].append({*mine})
     told = []
-    for name, (_, overrides) in zip(plain, cells, strict=True):
-        own = [word for word in overrides if word not in set.intersection(*alike[name])]
+    for name, mine in zip(plain, words, strict=True):
+        own = [word for word in mine if word not in set.intersection(*alike[name.rpartition(" ")[0]])]
         told.append(f"{name}, {' '.join(own)}" if own else name)
     return told
 

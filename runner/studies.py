@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
     if not any(map(is_study, wanted)):
         papers = {each.partition("/")[0] for each in names()}
         for name in wanted:
-            if name.partition("/")[0] in papers and not _path(name).is_file():
+            known_paper, like_one = name.partition("/")[0] in papers, get_close_matches(name, names(), cutoff=0.8)
+            if not _path(name).is_file() and (known_paper or like_one):
                 raise _no_study(name)
         if scale is None:
             return []
@@ -234,6 +236,8 @@ def _rate(line: list[str], rates: dict[str, float]) -> list[str]:
 
 
 def _no_study(name: str) -> ConfigError:
+    if _path(name).is_file():
+        return ConfigError(f"experiment={name}: is a preset and no study; give it a line of its own")
     return ConfigError(f"experiment={name}: there is no such study; {nearest(name, names())}")
 
 

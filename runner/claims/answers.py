@@ -14,6 +14,7 @@ Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 CONFIDENCE = 0.95
 LOOKED_TWICE = 0.975
 """Where more seeds came after fewer had been looked at: by Bonferroni, both looks together have 0.95."""
+OPEN = "the interval reaches across the limit, or a time lies too far between evaluations, or after a run's end"
 Combine = Literal["assumptions", "all", "any"]
 
 
@@ -112,7 +113,5 @@ def overall(answers: list[Answer], combine: Combine = "assumptions") -> tuple[Ve
         return "undecided", f"it depends: {'; '.join(said)}"
     return (
         verdict,
-        "the interval reaches across the limit; more seeds, or evaluations, narrow it"
-        if verdict == "undecided"
-        else "",
+        OPEN if verdict == "undecided" else "",
     )

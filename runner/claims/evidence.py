@@ -50,13 +50,19 @@ class Values:
         return Values({seed: mine[seed] / theirs[seed] for seed in seeds if seed in mine and seed in theirs})
 
     def told(self, form: str, scale: float = 1.0, unit: str = "") -> str:
-        """Mean ± standard deviation and unit; a time that some runs never reached is "never"."""
+        """Mean ± standard deviation and unit; a time that some runs never reached is "never".
+
+        Of one that lies between two evaluations, both: "3.1 to 4.6 ± 0.0 s", "never by 12.0 s".
+        """
         values = [scale * value for value in self.of.values()]
         lost = sum(math.isinf(value) for value in values)
+        earliest = f"{scale * statistics.fmean(self.after.values()):{form}}" if self.after else ""
+        if lost == len(values):
+            return f"never by {earliest} {unit}" if earliest else "never"
         if lost:
-            return "never" if lost == len(values) else f"never in {lost} of {len(values)} runs"
+            return f"never in {lost} of {len(values)} runs"
         spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
-        return f"{scale * self.mean:{form}}{spread}{unit and ' '}{unit}"
+        return f"{earliest}{earliest and ' to '}{scale * self.mean:{form}}{spread}{unit and ' '}{unit}"
 
 
 Measure = Callable[[Run], float | None]

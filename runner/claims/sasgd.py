@@ -55,7 +55,7 @@ def better(evidence: Evidence) -> list[Answer]:
         for assumption, links in ASSUMPTIONS.items():
             times = {name: _timed(evidence, "iteration_time_s", name, T, **links) for name in METHODS}
             fastest = times["sasgd"].mean < min(times["downpour"].mean, times["eamsgd"].mean)
-            numbers = listed(times, ".2f", 1000, "ms")
+            numbers = listed(times, ".4f", 1000, "ms")
             answers.append(Answer(decided(fastest), numbers, 1, f"communication, T={T}, {assumption}"))
         top1 = {name: evidence.measured("top1", nodes=LEARNERS, **_method(name, T), **TRAINED) for name in METHODS}
         higher = [at_most(*difference(top1[name], top1["sasgd"]), 0.0) for name in ("downpour", "eamsgd")]

@@ -69,11 +69,10 @@ def told(judged: Judged, width: int) -> str:
         lines.append(f"why: {judged.reason}")
     if judged.answers:
         lines.append(f"n = {judged.n}, {judged.clock} clock, scale {judged.scale}; {judged.runs}")
-    if judged.command:
-        lines.append(judged.command)
     first, *rest = lines
     wrapped = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in rest]
-    return "\n".join([first, *wrapped, ""])
+    commands = [f"  {judged.command}"] if judged.command else []  # in one line, to be typed again
+    return "\n".join([first, *wrapped, *commands, ""])
 
 
 def verdicts(judged: list[Judged], scale: str) -> Table:

@@ -117,6 +117,22 @@ def test_nothing_recalled_is_shown_as_published(page: str) -> None:
     assert {row["mark"] for row in rows("sgp")} == {"text", "second"}
 
 
+def test_slowmos_tables_are_beside_what_was_measured() -> None:
+    table = beside_measured("slowmo", "virtual", [RESULTS / "showcase"])
+    assert table is not None
+    body = {str(row[0].value): [str(cell.value) for cell in row[1:4]] for row in table.rows}
+    accuracies = {what: row for what, row in body.items() if what.startswith("accuracy, CIFAR-10, ")}
+    assert len(accuracies) == 7
+    for _, measured, difference in accuracies.values():  # of another task
+        assert float(measured.split()[0]) > 80
+        assert difference == "–"
+    assert body["time per iteration, ImageNet, osgp, 32 nodes"][1:] == ["273 ms", "the clock is calibrated on it"]
+    published, measured, difference = body["time per iteration, ImageNet, allreduce, 32 nodes"]
+    assert (published, measured, difference) == ("420 ms", "434 ms", "+3 %")
+    assert body["accuracy, WMT16 En-De, sgp with SlowMo"] == ["27.84 BLEU", "–", "–"]
+    assert beside_measured("slowmo", "laptop", [RESULTS / "showcase"]) is None
+
+
 def test_the_runs_of_the_showcase_can_be_listed() -> None:
     done = CliRunner().invoke(app, ["list", "--results-dir", str(RESULTS / "showcase")])
     assert done.exit_code == 0, done.output

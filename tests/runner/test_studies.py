@@ -94,7 +94,8 @@ def test_anything_else_asks_for_no_study(line: list[str]) -> None:
         ),
         (["algorithm=sgp", "scale=paper"], "scale=paper: belongs to a study"),
         (["experiment=sgp/scalling"], "experiment=sgp/scalling: there is no such study; did you mean sgp/scaling"),
-        (["experiment=sgp/scaling,sgp/virtual"], "experiment=sgp/virtual: there is no such study"),
+        (["experiment=sgp/scaling,sgp/virtual"], "experiment=sgp/virtual: is a preset and no study"),
+        (["experiment=spg/scaling"], "experiment=spg/scaling: there is no such study; did you mean sgp/scaling"),
         (["experiment=sgp"], "experiment=sgp: there is no such study"),
     ],
 )
