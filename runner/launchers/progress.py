@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from runner.report.metrics import duration, top1_key
 from runner.results import Row
@@ -58,12 +59,14 @@ def _row(line: bytes) -> Row | None:
 @contextmanager
 def bars(console: Console, runs: int) -> Iterator[Progress]:
     """Live bars on a terminal, one for each run that is `shown`, and one for all of a sweep; elsewhere nothing."""
+    title, bar = console.width // 3, min(24, console.width // 10)
+    words = max(10, console.width - title - bar - len("0:00:00 wall time left") - 4)  # what is cut is the end of texts
     progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[words]}"),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.description}", table_column=Column(max_width=title, no_wrap=True)),
+        BarColumn(bar_width=bar),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[words]}", table_column=Column(max_width=words, no_wrap=True)),
         console=console,
         transient=True,
         disable=not console.is_terminal,
