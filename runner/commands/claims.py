@@ -13,6 +13,7 @@ import typer
 
 from runner.claims.answers import Answer
 from runner.commands.options import Format, ResultsDir, say, user_errors
+from runner.commands.report import TITLES
 from runner.report.formats import FORMATS, Cell, Column, Table, terminal
 from runner.report.runs import unknown_name
 from runner.studies import SCALES
@@ -37,6 +38,8 @@ def claims(
     with user_errors():
         if scale not in SCALES:
             raise unknown_name("--scale", scale, SCALES)
+        if paper in TITLES and paper not in papers():
+            raise LookupError(f"{paper}: no claim of it is known; `experiments report {paper}` has its tables")
         if paper is not None and paper not in papers():
             raise unknown_name("paper", paper, papers())
         judged = judge([results_dir, results_dir / "showcase"], scale, paper)
