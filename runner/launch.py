@@ -26,7 +26,6 @@ from runner.launchers import InterruptedRunError, RunFailedError, local
 from runner.launchers.progress import View, bars, count, shown
 from runner.launchers.virtual import SideBySide
 from runner.report.metrics import EVALUATED, duration, top1_key
-from runner.runtimes.gradients import cores
 
 Cell = tuple[Config, list[str]]
 """A resolved configuration, and the overrides that made it."""
@@ -134,6 +133,8 @@ class Sweep:
         Raises:
             InterruptedRunError: after all have ended.
         """
+        from runner.runtimes.gradients import cores  # with torch, which a configuration's check has loaded
+
         launcher = cells[0][0]["launcher"]
         new = sum(results.status(results.run_folder(config)) != "finished" or config["rerun"] for config, _ in cells)
         on_gpu = cells[0][0]["device"] == "cuda"
