@@ -4,7 +4,6 @@ It starts fast: pandas, matplotlib and rich are imported where they are needed.
 """
 
 import re
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ import typer
 
 from runner.commands import following
 from runner.commands.claims import claims
-from runner.commands.options import Experiment, Format, ResultsDir, Where, read, say, user_errors
+from runner.commands.options import Experiment, Format, ResultsDir, Where, read, say, text_of, user_errors
 from runner.commands.report import report
 from runner.report.runs import STATUSES, unknown_name
 
@@ -283,17 +282,12 @@ def main() -> None:
 
 def _write(made: "Table", table_format: Format | None, output: Path | None) -> None:
     """Write a table to the terminal or to a file, in the format asked for or the one that the file's ending means."""
-    from runner.report.formats import FORMATS, SUFFIXES, terminal
+    from runner.report.formats import FORMATS, SUFFIXES
 
     if table_format is None and output is not None and output.suffix not in SUFFIXES:
         raise ValueError(f"--output {output}: name the format with --format, or end the file in {', '.join(SUFFIXES)}")
-    name = table_format or (SUFFIXES[output.suffix] if output is not None else Format.terminal)
-    if name == Format.terminal and output is None and sys.stdout.isatty():
-        import shutil
-
-        _put(terminal(made, width=shutil.get_terminal_size().columns), None)
-    else:
-        _put(FORMATS[name](made), output)
+    name = Format(table_format or (SUFFIXES[output.suffix] if output is not None else Format.terminal))
+    _put(text_of(made, name) if output is None else FORMATS[name](made), output)
     if name == Format.csv:  # the only format without a place for notes
         for note in made.notes:
             say(note)

@@ -111,7 +111,4 @@ def overall(answers: list[Answer], combine: Combine = "assumptions") -> tuple[Ve
             for verdict in sorted({*verdicts})
         )
         return "undecided", f"it depends: {'; '.join(said)}"
-    return (
-        verdict,
-        OPEN if verdict == "undecided" else "",
-    )
+    return verdict, OPEN if verdict == "undecided" else ""

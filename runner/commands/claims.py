@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.claims.answers import Answer
-from runner.commands.options import Format, ResultsDir, say, user_errors
+from runner.commands.options import Format, ResultsDir, say, text_of, user_errors
 from runner.commands.report import TITLES
-from runner.report.formats import FORMATS, Cell, Column, Table, terminal
+from runner.report.formats import FORMATS, Cell, Column, Table
 from runner.report.runs import unknown_name
 from runner.studies import SCALES
 
@@ -47,10 +47,8 @@ def claims(
             say(problem)
         if table_format == Format.json:
             typer.echo(json.dumps([each.as_json() for each in judged], indent=2))
-        elif brief and table_format == Format.terminal and sys.stdout.isatty():
-            typer.echo(terminal(verdicts(judged, scale), width=shutil.get_terminal_size().columns), nl=False)
         elif brief:
-            typer.echo(FORMATS[table_format](verdicts(judged, scale)), nl=False)
+            typer.echo(text_of(verdicts(judged, scale), table_format), nl=False)
         elif table_format == Format.terminal:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
             for each in judged:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +19,7 @@ from runner.report.runs import Run, filter_runs, find_runs, read_run
 
 if TYPE_CHECKING:
     from runner.launchers.queue import Job
+    from runner.report.formats import Table
 
 
 ASK_SLURM_S = 5.0
@@ -94,6 +97,15 @@ def say(message: str | None) -> None:
     """To stderr, so that what is piped on stays clean."""
     if message:
         typer.echo(message, err=True)
+
+
+def text_of(made: Table, table_format: Format) -> str:
+    """A table for the standard output; on a terminal, as wide as that is."""
+    from runner.report.formats import FORMATS, terminal
+
+    if table_format == Format.terminal and sys.stdout.isatty():
+        return terminal(made, width=shutil.get_terminal_size().columns)
+    return FORMATS[table_format](made)
 
 
 def read(results_dir: Path, experiment: str | None, where: Sequence[str] | None) -> list[Run]:

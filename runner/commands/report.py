@@ -90,9 +90,9 @@ def section_of(study: studies.Study, scale: str, places: Sequence[Path], files: 
     cells = cells_of(study, scale)
     runs, problems = found(cells, study.preset(scale), places)
     if len(runs) < len(cells):
-        problems.append(f"{len(cells) - len(runs)} of {len(cells)} runs have not finished.")
-    if len(runs) < len(cells):
-        say(f"{study.name}: {problems[-1]}")
+        unfinished = f"{len(cells) - len(runs)} of {len(cells)} runs have not finished."
+        problems.append(unfinished)
+        say(f"{study.name}: {unfinished}")
     section = Section(
         anchor=study.stem,
         title=study.title,
