@@ -51,7 +51,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     frames = re.split(r"[\r\n]+", drawn)
     [*_, shown] = [frame for frame in frames if "samples/s" in frame]
     assert re.search(
-        r"sgp 2 nodes seed 0 .* epoch \d+\.\d/40  loss \S+  top-1 \d+\.\d %  [\d,]+ samples/s left \d:\d\d:\d\d",
+        r"sgp 2 nodes seed 0 .* \d:\d\d:\d\d left epoch \d+\.\d/40  loss \S+  top-1 \d+\.\d %  [\d,]+ samples/s",
         shown,
     ), shown
     summary = content(the_run(tmp_path) / "summary.json")
@@ -90,7 +90,7 @@ def test_a_bar_of_a_virtual_run(tmp_path: Path) -> None:
     status, drawn = on_a_terminal(*VIRTUAL, "epochs=40", "evaluation.every=10", "model.hidden=[16]", cwd=tmp_path)
     assert status == 0
     shown = [frame for frame in re.split(r"[\r\n]+", drawn) if "wall time left" in frame]
-    words = r"epoch \d+\.\d/40  loss \S+  top-1 \d+\.\d %  virtual time \d\S* s wall time left \d:\d\d:\d\d"
+    words = r"\d:\d\d:\d\d wall time left epoch \d+\.\d/40  loss \S+  top-1 \d+\.\d %  virtual time \d\S* s"
     assert re.search(rf"sgp 4 nodes x 2 seed 0 .* {words}", shown[-1]), shown[-1]
     assert "samples/s" not in drawn
 
@@ -99,7 +99,7 @@ def test_a_bar_of_a_run_for_the_time_only(tmp_path: Path) -> None:
     samples = "problem.train_samples=6400"  # 25 iterations
     status, drawn = on_a_terminal(*VIRTUAL, "problem=none", "cost=resnet50_v100", samples, "epochs=200", cwd=tmp_path)
     assert status == 0
-    assert re.search(r"epoch \d+\.\d/200  virtual time \d\S* (s|min) wall time left", drawn)
+    assert re.search(r"wall time left epoch \d+\.\d/200  virtual time \d\S* (s|min)", drawn)
     assert "loss" not in drawn
     assert "top-1" not in drawn
     assert re.search(r"sgp 4 nodes x 2 seed 0: \S+ s of virtual time per epoch  results/runs/sgp/", drawn)
