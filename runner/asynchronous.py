@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from torch import Tensor
 
-from runner.config import Config
+from runner.config import Config, evaluation_interval
 from runner.evaluation import Evaluator, everyones, gather
 from runner.keeper import AsynchronousKeeper
 from runner.recording import Recorder
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Kept:
-    """A process at the end of an epoch."""
+    """A process where an evaluation is due."""
 
     x: Tensor
     time_s: float
@@ -35,10 +35,11 @@ class Kept:
 
 
 class Epochs:
-    """What one process keeps, by the draw at which an epoch ends."""
+    """What one process keeps, by the draw at which an epoch ends, or the part of one between evaluations."""
 
     def __init__(self, parts: Parts, config: Config) -> None:
-        self.parts, self.step = parts, config["evaluation"]["every"] * parts.iterations_per_epoch
+        self.parts = parts
+        self.step = evaluation_interval(config["evaluation"]["every"], parts.iterations_per_epoch)
         self.draws = config["epochs"] * parts.iterations_per_epoch
         self.next_end = self.step
         self.kept: dict[int, Kept] = {}
@@ -114,7 +115,7 @@ def train_asynchronously(parts: Parts, config: Config, folder: Path) -> None:
 
 
 def _evaluate(parts: Parts, config: Config, kept: Mapping[int, Kept], recorder: Recorder | None) -> Row:
-    """Collective over all processes: every epoch's end; the scores of the last."""
+    """Collective over all processes: every end of `Epochs`; the scores of the last."""
     mesh, problem = parts.mesh, parts.problem
     calibration = parts.dataset.batches(parts.sampler, min(mesh.rank, mesh.ranks - 1), config["seed"])
     evaluator = Evaluator(mesh, problem, parts.dataset, calibration, config["evaluation"])

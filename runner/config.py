@@ -21,7 +21,7 @@ Config = dict[str, Any]
 
 @dataclass
 class EvaluationSchema:
-    every: int = 1
+    every: Any = 1  # a number; checked below
     batch_size: int = 500
     batch_norm: str = "own"
     model: str = "auto"
@@ -90,7 +90,6 @@ AT_LEAST = {
     "batch_size": 1,
     "seed": 0,
     "threads_per_worker": 1,
-    "evaluation.every": 1,
     "evaluation.batch_size": 1,
     "server.shards": 1,
     "checkpoint_every": 1,
@@ -154,9 +153,17 @@ def from_composed(composed: DictConfig, choices: dict[str, str | None], override
             raise ConfigError(f"{key}={value}: must be one of {', '.join(map(_as_yaml, allowed))}")
     for key in ("optimizer.lr", "optimizer.reference_lr"):
         value = select(config, key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6):
+        if value is not None and not _is_positive(value):
             raise ConfigError(f"{key}={value}: must be a positive number")
+    if not _is_positive(every := config["evaluation"]["every"]):
+        raise ConfigError(f"evaluation.every={every}: must be a positive number of epochs, 2 or 0.25")
+    if float(every).is_integer():
+        config["evaluation"]["every"] = int(every)  # 1.0 is the same run as 1
     return config
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6
 
 
 def _as_yaml(value: str | bool | None) -> str:
@@ -171,6 +178,11 @@ def simulated(config: Config) -> bool:
 def on_slurm(config: Config) -> bool:
     """Whether a resolved configuration runs as a job of a SLURM cluster."""
     return bool(config["launcher"]["kind"] == "slurm")
+
+
+def evaluation_interval(every: float, iterations_per_epoch: int) -> int:
+    """Iterations between evaluations that are `every` so many epochs apart: whole ones, at least one."""
+    return max(1, round(every * iterations_per_epoch))
 
 
 def timing_only(config: Config) -> bool:

@@ -24,7 +24,7 @@ Try
 CLOSING = """\
 Set (key=value)
   nodes=4  gpus_per_node=1  epochs=10  batch_size=32 (per process)  seed=0  device=auto|cpu|cuda  results_dir=results
-  rerun=true runs a finished run again; evaluation.every=N evaluates every N epochs
+  rerun=true runs a finished run again; evaluation.every=5 evaluates every 5 epochs, 0.25 four times an epoch
   server.shards=2 server.placement=own for methods with a parameter server; algorithm.budget=equal for asynchronous ones
   settings of a group by its name: algorithm.overlap=1  optimizer.lr=0.1  schedule.warmup_epochs=5
 

@@ -200,7 +200,7 @@ async def to_the_end(run: AsyncGenerator[Vector, None], worker: VirtualWorker) -
 
 @dataclass
 class Snapshot:
-    """A worker at the end of an epoch: its iterate, the buffers of each of its GPUs, its copy of a centre."""
+    """A worker where an evaluation is due: its iterate, the buffers of each of its GPUs, its copy of a centre."""
 
     x: Tensor
     buffers: list[Buffers]
@@ -277,7 +277,7 @@ def mean_of(every: list[Buffers]) -> Buffers:
 
 
 class Epochs:
-    """Evaluates an epoch when its last living worker has reached its end, on snapshots: no clock is charged.
+    """Evaluates an epoch, or a part, when its last living worker has reached its end, on snapshots: no clock runs on.
 
     Workers that take mini-batches from one another reach it with their first step at that end or beyond.
     """
@@ -285,7 +285,7 @@ class Epochs:
     def __init__(self, simulation: Simulation, evaluator: Evaluator, recorder: Recorder) -> None:
         self.workers, self.engine = simulation.cluster.workers, simulation.cluster.engine
         self.evaluator, self.recorder = evaluator, recorder
-        self.step = simulation.config["evaluation"]["every"] * simulation.per_epoch
+        self.step = configs.evaluation_interval(simulation.config["evaluation"]["every"], simulation.per_epoch)
         self.draws = simulation.config["epochs"] * simulation.per_epoch
         self.next_end = self.step
         self.reached: dict[int, dict[int, Snapshot]] = {}  # draw at an epoch's end -> worker -> snapshot

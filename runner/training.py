@@ -13,7 +13,7 @@ from algorithms.worker import Algorithm, Vector
 from runner import config as configs
 from runner.asynchronous import train_asynchronously
 from runner.clock import TrainingClock
-from runner.config import Config
+from runner.config import Config, evaluation_interval
 from runner.data import load as load_dataset
 from runner.data.dataset import Batches, Dataset
 from runner.data.sampling import Claims, Sampler
@@ -99,7 +99,8 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     if config["asynchronous"]:
         train_asynchronously(parts, config, folder)
         return
-    worker, per_epoch, every = parts.worker, parts.iterations_per_epoch, config["evaluation"]["every"]
+    worker, per_epoch = parts.worker, parts.iterations_per_epoch
+    interval = evaluation_interval(config["evaluation"]["every"], per_epoch)
     # Batches of its own: where they are read ahead, recalibration must not disturb those of training.
     calibration = parts.dataset.batches(parts.sampler, parts.mesh.rank, config["seed"])
     evaluator = Evaluator(parts.mesh, parts.problem, parts.dataset, calibration, config["evaluation"])
@@ -110,8 +111,7 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     x = keeper.begin(recorder)
     for x in parts.iterates():
         recorder.step()
-        epoch, rest = divmod(worker.draw, per_epoch)
-        if rest == 0 and epoch % every == 0 and epoch < config["epochs"]:
+        if worker.draw % interval == 0 and worker.draw < config["epochs"] * per_epoch:
             with parts.clock.paused():
                 recorder.evaluation(evaluator.evaluate(x, parts.centre))
                 dist.barrier()  # or the first to resume would be charged for the last to evaluate

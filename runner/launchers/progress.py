@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from runner.config import evaluation_interval
 from runner.report.metrics import duration, top1_key
 from runner.results import Row
 
@@ -148,10 +149,10 @@ class Silence:
 class View:
     """The few numbers that are shown, of a run that is evaluated every so many epochs, by its mean model or centre."""
 
-    def __init__(self, epochs: int, every: int = 1, model: str = "mean") -> None:
+    def __init__(self, epochs: int, every: float = 1, model: str = "mean") -> None:
         self.epochs, self.every, self.model = epochs, every, model
         self.row: dict[str, Any] = {}
-        self.losses: dict[int, dict[int, float | None]] = {}  # the last of each worker, by the next evaluation's epoch
+        self.losses: dict[int, dict[int, float | None]] = {}  # the last of each worker, by the next evaluation's step
         self.evaluation: Row | None = None
         self.rate = 0.0
 
@@ -162,19 +163,19 @@ class View:
     @property
     def awaited(self) -> bool:
         """Whether the run stands where its next evaluation is due: what the last one has found is of another place."""
-        epoch = float(self.row.get("epoch", 0))
-        return epoch == self._due(epoch) > (float(self.evaluation["epoch"]) if self.evaluation else 0)
+        step = int(self.row.get("step", 0))
+        return step == self._due(self.row) > (self.evaluation["step"] if self.evaluation else 0)
 
     def evaluated(self, row: Row) -> None:
         self.evaluation = row
         if row["step"] >= self.row.get("step", 0):
             self.row |= {key: row[key] for key in ("clock", "time_s", "step", "epoch", "samples")}
-        self.losses = {epoch: losses for epoch, losses in self.losses.items() if epoch >= row["epoch"]}
+        self.losses = {step: losses for step, losses in self.losses.items() if step >= row["step"]}
 
     def trained(self, rows: list[Row]) -> None:
         """Rows in the order of writing; those of all virtual workers are in one file, some behind the others."""
         for row in rows:
-            self.losses.setdefault(self._due(row["epoch"]), {})[row["worker"]] = row["loss"]
+            self.losses.setdefault(self._due(row), {})[row["worker"]] = row["loss"]
         before = self.row or {"step": 0, "samples": 0, "time_s": 0.0}
         last = max(rows, key=lambda row: float(row["step"]), default=before)
         if last["step"] <= before["step"]:
@@ -184,13 +185,18 @@ class View:
             self.rate = (last["samples"] - before["samples"]) / passed_s
         self.row = last
 
-    def _due(self, epoch: float) -> int:
-        """The epoch of the evaluation that comes then or next."""
-        return min(math.ceil(epoch / self.every) * self.every, self.epochs)
+    def _due(self, place: Row) -> int:
+        """The step of the evaluation that comes then or next."""
+        if not place.get("epoch"):
+            return 0
+        step = int(place["step"])
+        per_epoch = round(step / float(place["epoch"]))
+        interval = evaluation_interval(self.every, per_epoch)
+        return min(math.ceil(step / interval) * interval, self.epochs * per_epoch)
 
-    def loss(self, epoch: float) -> float | None:
-        """The mean over the workers of what each wrote last before the evaluation that comes at or after an epoch."""
-        losses = list(self.losses.get(self._due(epoch), {}).values())
+    def loss(self, place: Row) -> float | None:
+        """The mean over the workers of what each wrote last before the evaluation that comes then or next."""
+        losses = list(self.losses.get(self._due(place), {}).values())
         known = [loss for loss in losses if loss is not None]
         return sum(known) / len(known) if known and len(known) == len(losses) else None
 
@@ -199,8 +205,8 @@ class View:
         place = evaluation or self.row
         if not place:
             return "starting"
-        parts = [f"epoch {place['epoch']:.1f}/{self.epochs}"]
-        if (loss := self.loss(place["epoch"])) is not None:
+        parts = [f"epoch {place['epoch']:.{1 if float(self.every).is_integer() else 2}f}/{self.epochs}"]
+        if (loss := self.loss(place)) is not None:
             parts.append(f"loss {loss:.4g}")
         top1 = (self.evaluation or {}).get(top1_key(self.model))
         if top1 is not None and (evaluation is not None or not self.awaited):

@@ -104,7 +104,7 @@ def test_learning_rates_are_positive_numbers(key, value):
         (["epochs=2.5"], r"^epochs=2\.5: .*'2\.5'.* Integer"),
         (["nodes=null"], r"^nodes=null: .*not Optional"),
         (["rerun=perhaps"], r"^rerun=perhaps: .*'perhaps' is not a valid bool"),
-        (["evaluation.every=often"], r"^evaluation\.every=often: .*'often'.* Integer"),
+        (["evaluation.every=often"], r"^evaluation\.every=often: must be a positive number"),
         (["evaluation=3"], r"^evaluation=3: "),
         (["nodes"], r"^nodes: cannot be read; write key=value"),
         (["results_dir=~/x"], r"^results_dir=~/x: cannot be read; .* quotes, as key=\"'~/a b'\""),

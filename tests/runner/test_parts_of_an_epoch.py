@@ -1,0 +1,99 @@
+"""Evaluations that lie closer than an epoch: where they are, and that they change nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from harness import SMALL, configure, run_processes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.build import ConfigError
+from runner.config import Config, evaluation_interval, processes
+from runner.identity import identity
+from runner.launchers.progress import View
+from runner.results import Row
+from runner.simulation import simulate
+from runner.training import train
+
+CPU = torch.device("cpu")
+PER_EPOCH, EPOCHS = 6, 2
+RUN = ("nodes=2", "gpus_per_node=1", *SMALL, f"epochs={EPOCHS}", f"dataset.train_samples={8 * 2 * PER_EPOCH}", "dataset.test_samples=100")
+METHODS = {
+    "sgp": ("algorithm=sgp",),
+    "gossip_push": ("algorithm=gossip_push", "algorithm.budget=equal"),
+    "easgd": ("algorithm=easgd",),  # a server, and mini-batches that are shared
+}
+
+
+def train_in(config: Config, folder: str) -> None:
+    train(config, Path(folder), CPU)
+
+
+def evaluations(folder: Path, *overrides: str) -> list[Row]:
+    folder.mkdir()
+    config = configure(*RUN, *overrides)
+    if config["launcher"]["kind"] == "simulated":
+        simulate(config, folder, CPU)
+    else:
+        run_processes(train_in, processes(config), config, str(folder))
+    return [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.multiproc
+@pytest.mark.parametrize("launcher", ["local", "simulated"])
+@pytest.mark.parametrize("method", METHODS)
+def test_evaluations_twice_an_epoch(method: str, launcher: str, tmp_path: Path) -> None:
+    rows = evaluations(tmp_path / "twice", *METHODS[method], f"launcher={launcher}", "evaluation.every=0.5")
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+    assert [row["epoch"] for row in rows] == [0.5, 1, 1.5, 2]
+    times = [row["time_s"] for row in rows]
+    assert times == sorted(times)
+    if method == "sgp" or launcher == "simulated":  # the others' order is the clock's
+        once = evaluations(tmp_path / "once", *METHODS[method], f"launcher={launcher}", "evaluation.every=1")
+        timed = () if launcher == "simulated" else ("time_s",)
+        assert [without(row, *timed) for row in rows[1::2]] == [without(row, *timed) for row in once]
+
+
+def without(row: Row, *keys: str) -> Row:
+    return {key: value for key, value in row.items() if key not in keys}
+
+
+@pytest.mark.multiproc
+def test_both_runtimes_find_the_same_between_the_ends_of_epochs(tmp_path: Path) -> None:
+    double = (*METHODS["sgp"], "problem.dtype=float64", "evaluation.every=0.5")
+    real, virtual = (evaluations(tmp_path / kind, *double, f"launcher={kind}") for kind in ("local", "simulated"))
+    own = ("clock", "time_s")
+    assert [without(row, *own) for row in real] == [without(row, *own) for row in virtual]
+
+
+def test_an_interval_is_of_whole_iterations() -> None:
+    assert evaluation_interval(3, 7) == 21
+    assert evaluation_interval(0.25, 20) == 5
+    assert evaluation_interval(0.25, 21) == 5
+    assert evaluation_interval(0.001, 20) == 1
+
+
+def test_1_0_is_the_same_run_as_1() -> None:
+    [one, same, other] = [configure(*RUN, f"evaluation.every={every}") for every in ("1", "1.0", "0.5")]
+    assert identity(one) == identity(same) != identity(other)
+
+
+@pytest.mark.parametrize("every", ["0", "-1", "true", "null", "inf"])
+def test_what_is_no_interval_is_refused(every: str) -> None:
+    with pytest.raises(ConfigError, match=r"^evaluation\.every"):
+        configure(*RUN, f"evaluation.every={every}")
+
+
+@given(st.integers(1, 30), st.floats(0.01, 5), st.integers(1, 200))
+def test_the_next_evaluation_as_it_is_shown(per_epoch: int, every: float, step: int) -> None:
+    epochs = 10
+    last, interval = epochs * per_epoch, evaluation_interval(every, per_epoch)
+    step = min(step, last)
+    view = View(epochs=epochs, every=every)
+    place = {"clock": "virtual", "step": step, "epoch": step / per_epoch, "samples": step, "time_s": step}
+    view.trained([{**place, "worker": 0, "loss": 1.0}])
+    assert view.awaited == (step % interval == 0 or step == last)
