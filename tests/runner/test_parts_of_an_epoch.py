@@ -20,8 +20,9 @@ from runner.simulation import simulate
 from runner.training import train
 
 CPU = torch.device("cpu")
-PER_EPOCH, EPOCHS = 6, 2
-RUN = ("nodes=2", "gpus_per_node=1", *SMALL, f"epochs={EPOCHS}", f"dataset.train_samples={8 * 2 * PER_EPOCH}", "dataset.test_samples=100")
+EPOCHS = 2  # of 6 iterations of 2 x 8 samples
+SAMPLES = ("dataset.train_samples=96", "dataset.test_samples=100")
+RUN = ("nodes=2", "gpus_per_node=1", *SMALL, f"epochs={EPOCHS}", *SAMPLES)
 METHODS = {
     "sgp": ("algorithm=sgp",),
     "gossip_push": ("algorithm=gossip_push", "algorithm.budget=equal"),
