@@ -94,8 +94,8 @@ def _measured(row: dict[str, str], evidence: Evidence, timing: Timing) -> tuple[
         if row["metric"] == "top1_gap":
             told = []
             for nodes in row["nodes"].split(" to "):
-                gap, low, high, _ = sgp.gap(evidence, int(nodes))
-                told.append(f"{-gap:.2f} points ({-high:.2f} to {-low:.2f}) on {nodes} nodes")
+                gap = sgp.gap(evidence, int(nodes))
+                told.append(f"{-gap.points:.2f} points ({-gap.high:.2f} to {-gap.low:.2f}) on {nodes} nodes")
             return "; ".join(told), "–"
     except (MissingRunsError, ValueError):
         return "not run", "–"

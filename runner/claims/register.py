@@ -92,9 +92,9 @@ def papers() -> list[str]:
     return list(dict.fromkeys(row["paper"] for row in published()))
 
 
-def judge(results_dirs: Sequence[Path], scale: str, paper: str | None = None) -> list[Judged]:
-    """Every published claim, or those of one paper, with what the finished runs say of it."""
-    return [_judge(row, results_dirs, scale) for row in published() if paper in (None, row["paper"])]
+def judge(results_dirs: Sequence[Path], scale: str, of: str | None = None) -> list[Judged]:
+    """Every published claim, or those of a paper, or the one of an id, with what the finished runs say of it."""
+    return [_judge(row, results_dirs, scale) for row in published() if of in (None, row["paper"], row["id"])]
 
 
 def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Judged:

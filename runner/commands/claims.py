@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def claims(
-    paper: Annotated[str | None, typer.Argument(help="Only this paper's.", show_default="all")] = None,
+    of: Annotated[
+        str | None, typer.Argument(metavar="PAPER|ID", help="Only this paper's, or this one.", show_default="all")
+    ] = None,
     scale: Annotated[str, typer.Option(help=f"Of the runs: {', '.join(SCALES)}.")] = "virtual",
     brief: Annotated[bool, typer.Option("--brief", help="One row a claim: its verdict alone.")] = False,
     table_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.terminal,
@@ -33,16 +35,17 @@ def claims(
 
     Reads results/runs, and of what is not there results/showcase.
     """
-    from runner.claims.register import judge, papers
+    from runner.claims.register import judge, papers, published
 
     with user_errors():
         if scale not in SCALES:
             raise unknown_name("--scale", scale, SCALES)
-        if paper in TITLES and paper not in papers():
-            raise LookupError(f"{paper}: no claim of it is known; `experiments report {paper}` has its tables")
-        if paper is not None and paper not in papers():
-            raise unknown_name("paper", paper, papers())
-        judged = judge([results_dir, results_dir / "showcase"], scale, paper)
+        known = [*papers(), *(row["id"] for row in published())]
+        if of in TITLES and of not in known:
+            raise LookupError(f"{of}: no claim of it is known; `experiments report {of}` has its tables")
+        if of is not None and of not in known:
+            raise unknown_name("paper or claim", of, known)
+        judged = judge([results_dir, results_dir / "showcase"], scale, of)
         for problem in dict.fromkeys(problem for each in judged for problem in each.problems):
             say(problem)
         if table_format == Format.json:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from runner.claims import sgp
 from runner.claims.answers import Answer, at_most, difference, every, overall, smaller
 from runner.claims.evidence import Evidence, MissingRunsError, Values
 from runner.claims.register import CHECKS, judge, published
@@ -157,6 +158,24 @@ def test_what_the_showcase_answers() -> None:
         assert each.reason or each.verdict in ("holds", "does not hold") or "95 %" in each.answers[0].numbers
 
 
+def test_one_claim_alone() -> None:
+    done = CliRunner().invoke(app, ["claims", "sgp-small", "--format", "json", "--results-dir", str(SHOWCASE)])
+    assert [each["id"] for each in json.loads(done.stdout)] == ["sgp-small"]
+
+
+def alike(folder: Path, algorithm: str, *top1: float) -> list[Run]:
+    choices = {"algorithm": algorithm, "topology": "one_peer_exponential"}
+    method = {"choices": choices, "algorithm": {"overlap": 0}}
+    return [run(folder / algorithm, seed, value, **method) for seed, value in enumerate(top1)]
+
+
+def test_how_far_apart_two_methods_lie_is_held_against_the_spread_of_seeds(tmp_path: Path) -> None:
+    allreduce = alike(tmp_path, "allreduce", 0.84, 0.86, 0.85)
+    found = sgp.gap(Evidence([*allreduce, *alike(tmp_path, "sgp", 0.84, 0.85, 0.83)]), 4)
+    assert (found.points, found.spread, found.n) == pytest.approx((1.0, 2.0, 3))
+    assert found.points - found.low == pytest.approx(found.high - found.points)
+
+
 @pytest.mark.parametrize("table_format", ["terminal", "markdown", "latex", "csv"])
 def test_the_command_in_words(table_format: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["claims", "sgp", "--format", table_format, "--results-dir", str(SHOWCASE.parent)])
@@ -179,7 +198,14 @@ def test_the_command_for_programs() -> None:
         assert {"id", "verdict", "n", "clock", "scale", "command"} <= set(row)
 
 
-@pytest.mark.parametrize(("arguments", "said"), [(["nobody"], "there is no 'nobody'"), (["--scale", "big"], "'big'")])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nobody"], "there is no 'nobody'"),
+        (["sgp-smal"], "did you mean sgp-small"),
+        (["--scale", "big"], "'big'"),
+    ],
+)
 def test_wrong_names(arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(app, ["claims", *arguments])
     assert done.exit_code == 2
