@@ -66,5 +66,7 @@ def _do(command: str) -> None:
 
 def _remove() -> None:
     for host in Path("/run/netns").glob(f"{BRIDGE}[0-9]*"):
+        # A cable goes with its namespace, but some time later: the next hosts' would find its name taken.
+        subprocess.run(["ip", "link", "delete", _port(host.name)], check=False, capture_output=True)
         subprocess.run(["ip", "netns", "delete", host.name], check=False, capture_output=True)
     subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)

@@ -36,6 +36,10 @@ class Values:
     def earliest(self) -> Values:
         return Values(self.after) if self.after else self
 
+    def at(self, seed: int) -> float:
+        """Of one seed; of what has one value for all, that one."""
+        return self.of[seed] if len(self.of) > 1 else self.mean
+
     def times(self, factor: float) -> Values:
         return Values(*({seed: factor * value for seed, value in each.items()} for each in (self.of, self.after)))
 
@@ -45,9 +49,8 @@ class Values:
 
     def __truediv__(self, other: Values) -> Values:
         """Seed by seed; of a side that has one value for all, that one."""
-        seeds = self.of if len(self.of) > 1 else other.of
-        mine, theirs = (dict.fromkeys(seeds, v.mean) if len(v.of) == 1 else v.of for v in (self, other))
-        return Values({seed: mine[seed] / theirs[seed] for seed in seeds if seed in mine and seed in theirs})
+        seeds = [seed for seed in (self.of if len(self.of) > 1 else other.of) if len(other.of) == 1 or seed in other.of]
+        return Values({seed: self.at(seed) / other.at(seed) for seed in seeds})
 
     def told(self, form: str, scale: float = 1.0, unit: str = "") -> str:
         """Mean ± standard deviation and unit; a time that some runs never reached is "never".
@@ -104,7 +107,7 @@ class Evidence:
         return Values(seen.of, self.measured(partial(not_before, top1=top1), **conditions).of)
 
     def measured(self, metric: str | Measure, *, seeds: int = 1, **conditions: Any) -> Values:
-        """A metric of the runs of which all conditions hold, e.g. algorithm="sgp", cluster__inter__efficiency=0.75.
+        """A metric of the runs of which all conditions hold, e.g. algorithm="sgp", cluster__inter__efficiency=0.95.
 
         Args:
             metric: its key in summaries, or what finds it in a run.

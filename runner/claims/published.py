@@ -113,7 +113,7 @@ def _of_slowmo(
         if row["dataset"] == "CIFAR-10":  # whose place the small task takes
             same: dict[str, Any] = {"problem": "supervised", "nodes": nodes, "seeds": 3, **task}
             top1 = _told(lambda: evidence.measured("top1", algorithm=name, **same), ".2f", 100, "%")
-        unit = row["val_unit"].replace("percent top-1", "% top-1")
+        unit = row["val_unit"].replace("percent top-1", "%")
         published = f"{row[f'val{column}']} {unit}{SHOWN[row['mark']]}"
         lines.append([f"accuracy, {row['dataset']}, {_named(row, with_it)}", published, top1, "–", row["source"]])
     if row[f"ms_per_iteration{column}"]:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from runner.claims.answers import Answer, at_most, decided, difference, every, listed, smaller
+from runner.claims.assumptions import LINKS
 from runner.claims.evidence import Evidence, Measure, Values
 from runner.report.runs import Run
 
@@ -18,7 +19,7 @@ TARGETS = (0.75, 0.8, 0.82)
 """Top-1 to be reached: a verdict that depends on which is none."""
 ASSUMPTIONS: dict[str, dict[str, Any]] = {
     "10 Gbit/s Ethernet": {"cluster": "10gbe", "cluster__inter__efficiency": 1.0},
-    "links at 0.75 of the wire": {"cluster__inter__efficiency": 0.75},
+    **LINKS,
     "100 Gbit/s InfiniBand": {"cluster": "infiniband_100g"},
 }
 

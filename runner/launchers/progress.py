@@ -88,7 +88,7 @@ def count(progress: Progress, done: int) -> None:
 def shown(folder: Path, title: str, view: View, progress: Progress) -> Iterator[None]:
     """Show the run in `folder` while the block runs: a bar of `bars` on a terminal, elsewhere a line per evaluation.
 
-    Where evaluations are far apart, or there are none, a line comes from time to time.
+    Not more than one an epoch; where evaluations are far apart, or there are none, a line from time to time.
     """
     done = threading.Event()
     console = progress.console
@@ -103,7 +103,7 @@ def shown(folder: Path, title: str, view: View, progress: Progress) -> Iterator[
         # What an earlier attempt has written is old news, and part of it goes.
         rows = Tail(folder / "rank-00000.jsonl", new_only=True)
         evaluations = Tail(folder / "evaluations.jsonl", new_only=True)
-        silence = Silence(time.monotonic())
+        silence, told = Silence(time.monotonic()), 0  # epochs
         while True:
             last = done.wait(POLL_S)
             evaluated = evaluations.new()
@@ -112,8 +112,10 @@ def shown(folder: Path, title: str, view: View, progress: Progress) -> Iterator[
                 view.trained([row for row in trained if row["step"] <= evaluation["step"]])
                 trained = [row for row in trained if row["step"] > evaluation["step"]]
                 view.evaluated(evaluation)
-                say(view.words(evaluation))
-                silence.broken(time.monotonic())
+                if evaluation["epoch"] >= told + 1:
+                    told = math.floor(evaluation["epoch"])
+                    say(view.words(evaluation))
+                    silence.broken(time.monotonic())
             view.trained(trained)
             if view.row and not view.awaited and not last and silence.is_long(time.monotonic()):
                 say(view.words())

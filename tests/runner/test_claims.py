@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from runner.claims import sgp
 from runner.claims.answers import Answer, at_most, difference, every, overall, smaller
+from runner.claims.assumptions import WIRE
 from runner.claims.evidence import Evidence, MissingRunsError, Values
 from runner.claims.register import CHECKS, judge, published
 from runner.experiments import app
@@ -210,3 +211,10 @@ def test_wrong_names(arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(app, ["claims", *arguments])
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_the_links_of_an_assumption_are_those_that_were_measured() -> None:
+    lines = (SHOWCASE.parent / "link_efficiency.txt").read_text().splitlines()
+    medians = [float(line.split()[3]) for line in lines if line.strip()[:1].isdigit() and "core" not in line]
+    assert len(medians) == 8
+    assert min(medians) == WIRE
