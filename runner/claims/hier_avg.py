@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runner.claims.answers import CONFIDENCE, LOOKED_TWICE, Answer, at_most, decided, difference, every, listed, smaller
-from runner.claims.assumptions import LINKS, NOISE
+from runner.claims.assumptions import IDEAL_CLUSTER, LINKS, NOISE
 from runner.claims.evidence import Evidence, Measure, Values
 from runner.report.curves import mean_top1
 
@@ -72,14 +72,8 @@ def against_k_avg(evidence: Evidence) -> list[Answer]:
     accuracy = _less_error(mine, its, ("Hier-AVG", "K-AVG"), "", LOOKED_TWICE)
     answers = []
     for assumption, cluster in TIMED.items():
-        wanted: dict[str, Any] = {
-            "problem": "none",
-            "cluster__inter__efficiency": 1.0,
-            "cluster__compute__distribution": "constant",
-        }
-        seconds = [
-            1000 * evidence.measured("iteration_time_s", **method, **wanted | cluster).mean for method in (hier, k_avg)
-        ]
+        wanted = {"problem": "none"} | IDEAL_CLUSTER | cluster
+        seconds = [1000 * evidence.measured("iteration_time_s", **method, **wanted).mean for method in (hier, k_avg)]
         comparable = decided(seconds[0] <= 1.05 * seconds[1])
         numbers = f"{seconds[0]:.0f} ms against {seconds[1]:.0f} ms an iteration; top-1 {accuracy.numbers}"
         answers.append(Answer(every([comparable, accuracy.verdict]), numbers, accuracy.n, assumption))
