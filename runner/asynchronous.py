@@ -1,7 +1,7 @@
 """Training asynchronously on real processes: nobody stands still for an evaluation, so it comes afterwards.
 
-At the end of an epoch each worker keeps its iterate and its buffers, each server its part of the centre; once all is
-done, the processes evaluate these together, epoch by epoch.
+Wherever one is due each worker keeps its iterate and its buffers, each server its part of the centre; once all is done,
+the processes evaluate these together, one after the other.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ class Epochs:
 
     def finish(self, x: Tensor) -> None:
         """At the end of training."""
+        here = self.here(x)
         for end in self.ends:
-            self.kept.setdefault(end, self.here(x))
+            self.kept.setdefault(end, here)
 
 
 def train_asynchronously(parts: Parts, config: Config, folder: Path) -> None:

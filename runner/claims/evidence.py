@@ -36,10 +36,6 @@ class Values:
     def earliest(self) -> Values:
         return Values(self.after) if self.after else self
 
-    def at(self, seed: int) -> float:
-        """Of one seed; of what has one value for all, that one."""
-        return self.of[seed] if len(self.of) > 1 else self.mean
-
     def times(self, factor: float) -> Values:
         return Values(*({seed: factor * value for seed, value in each.items()} for each in (self.of, self.after)))
 
@@ -49,8 +45,7 @@ class Values:
 
     def __truediv__(self, other: Values) -> Values:
         """Seed by seed; of a side that has one value for all, that one."""
-        seeds = [seed for seed in (self.of if len(self.of) > 1 else other.of) if len(other.of) == 1 or seed in other.of]
-        return Values({seed: self.at(seed) / other.at(seed) for seed in seeds})
+        return Values({seed: mine / its for seed, (mine, its) in by_seed(self, other).items()})
 
     def told(self, form: str, scale: float = 1.0, unit: str = "") -> str:
         """Mean ± standard deviation and unit; a time that some runs never reached is "never".
@@ -66,6 +61,18 @@ class Values:
             return f"never in {lost} of {len(values)} runs"
         spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
         return f"{earliest}{earliest and ' to '}{scale * self.mean:{form}}{spread}{unit and ' '}{unit}"
+
+
+def by_seed(*sides: Values) -> dict[int, tuple[float, ...]]:
+    """The values of all sides, of each seed that all have; what has one value stands beside each.
+
+    Raises:
+        MissingRunsError: they have no seed in common.
+    """
+    several = [{*side.of} for side in sides if len(side.of) > 1] or [{*sides[0].of}]
+    if not (seeds := sorted(set.intersection(*several))):
+        raise MissingRunsError("no seeds that both sides of a comparison have")
+    return {seed: tuple(side.of[seed] if len(side.of) > 1 else side.mean for side in sides) for seed in seeds}
 
 
 Measure = Callable[[Run], float | None]

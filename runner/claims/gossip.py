@@ -6,7 +6,7 @@ from typing import Any
 
 from runner.claims.answers import Answer, decided, every, listed, longer, smaller
 from runner.claims.assumptions import CLUSTERS, IDEAL
-from runner.claims.evidence import Evidence, Values
+from runner.claims.evidence import Evidence, Values, by_seed
 
 SEEDS = 3
 FEW, SEVERAL, MANY = 8, 32, 128
@@ -33,12 +33,9 @@ def server(evidence: Evidence) -> list[Answer]:
             name: _timed(evidence, name, cluster, nodes=MANY) / _timed(evidence, name, cluster, nodes=FEW)
             for name in ("easgd", "async_sgd", "gossip_pull", "allreduce")
         }
-        longer_with_one = [
-            min(factors[name].at(seed) for name in ("easgd", "async_sgd"))
-            > max(factors[name].at(seed) for name in ("gossip_pull", "allreduce"))
-            for seed in factors["easgd"].of
-        ]
-        answers.append(Answer(decided(*longer_with_one), longer(factors), SEEDS, assumption))
+        seen = by_seed(*factors.values()).values()
+        more = [min(easgd, async_sgd) > max(gossip, allreduce) for easgd, async_sgd, gossip, allreduce in seen]
+        answers.append(Answer(decided(*more), longer(factors), len(more), assumption))
     return answers
 
 
@@ -66,9 +63,8 @@ def failures(evidence: Evidence) -> list[Answer]:
                 / _timed(evidence, name, cluster, **common, **well)
                 for name in ("allreduce", "gossip_pull", "gossip_push")
             }
-            slowest, *gossip = factors.values()
-            more = [slowest.at(seed) > max(factor.at(seed) for factor in gossip) for seed in gossip[0].of]
-            answers.append(Answer(decided(*more), longer(factors), SEEDS, f"{what}; {where}"))
+            more = [allreduce > max(gossip) for allreduce, *gossip in by_seed(*factors.values()).values()]
+            answers.append(Answer(decided(*more), longer(factors), len(more), f"{what}; {where}"))
     return answers
 
 

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from runner.claims.answers import Answer, at_most, decided, difference, every, listed, smaller
-from runner.claims.assumptions import LINKS
-from runner.claims.evidence import Evidence, Measure, Values
+from runner.claims.assumptions import IDEAL_CLUSTER, LINKS, NOISE
+from runner.claims.evidence import Evidence, Measure, Values, by_seed
 from runner.report.runs import Run
 
 SEEDS = 3
@@ -17,9 +17,11 @@ INTERVALS = (1, 50)
 TRAINED: dict[str, Any] = {"problem": "supervised", "seeds": SEEDS}
 TARGETS = (0.75, 0.8, 0.82)
 """Top-1 to be reached: a verdict that depends on which is none."""
+PLAIN: dict[str, Any] = IDEAL_CLUSTER | {"cluster": "10gbe"}
 ASSUMPTIONS: dict[str, dict[str, Any]] = {
-    "10 Gbit/s Ethernet": {"cluster": "10gbe", "cluster__inter__efficiency": 1.0},
+    "10 Gbit/s Ethernet": {},
     **LINKS,
+    **NOISE,
     "100 Gbit/s InfiniBand": {"cluster": "infiniband_100g"},
 }
 
@@ -29,18 +31,24 @@ def _method(name: str, T: int) -> dict[str, Any]:
     return {"algorithm": name} | {f"algorithm__{key}": T for key in keys}
 
 
-def _timed(evidence: Evidence, metric: str | Measure, name: str, T: int, **links: Any) -> Values:
-    timing: dict[str, Any] = {"problem": "none", "nodes": LEARNERS, **links}
-    return evidence.measured(metric, **_method(name, T), **timing)
+def _timed(evidence: Evidence, metric: str | Measure, name: str, T: int, assumption: str) -> Values:
+    timing: dict[str, Any] = {"problem": "none", "nodes": LEARNERS} | PLAIN | ASSUMPTIONS[assumption]
+    seeds = SEEDS if assumption in NOISE else 1
+    return evidence.measured(metric, seeds=seeds, **_method(name, T), **timing)
 
 
 def amortise(evidence: Evidence) -> list[Answer]:
-    """An iteration of 16 learners waits for communication at most 1.1 / 50 as long with T=50 as with T=1."""
+    """An iteration of 16 learners waits for communication at most 1.1 / 50 as long with T=50 as with T=1.
+
+    Waiting for the slowest learner is part of it.
+    """
     answers = []
-    for assumption, links in ASSUMPTIONS.items():
-        waits = {T: 1000 * _timed(evidence, _wait_s, "sasgd", T, **links).mean for T in INTERVALS}
-        numbers = f"{waits[1]:.3f} ms with T=1, {waits[50]:.4f} ms with T=50: 1 / {waits[1] / waits[50]:.0f}"
-        answers.append(Answer(decided(50 * waits[50] <= 1.1 * waits[1]), numbers, 1, assumption))
+    for assumption in ASSUMPTIONS:
+        often, rarely = (_timed(evidence, _wait_s, "sasgd", T, assumption) for T in INTERVALS)
+        ratios = (often / rarely).of.values()
+        told = f"{often.told('.3f', 1000)} ms with T=1, {rarely.told('.4f', 1000)} ms with T=50"
+        numbers = f"{told}: 1 / {sum(ratios) / len(ratios):.0f}"
+        answers.append(Answer(decided(*(1.1 * ratio >= 50 for ratio in ratios)), numbers, len(ratios), assumption))
     return answers
 
 
@@ -50,14 +58,17 @@ def _wait_s(run: Run) -> float:
 
 
 def better(evidence: Evidence) -> list[Answer]:
-    """At 16 learners and equal intervals SASGD takes less time an iteration than the other two; its top-1 is higher."""
+    """At 16 learners and equal intervals SASGD takes at least 1 % less time an iteration than either of the other two.
+
+    And its top-1 is higher.
+    """
     answers = []
     for T in INTERVALS:
-        for assumption, links in ASSUMPTIONS.items():
-            times = {name: _timed(evidence, "iteration_time_s", name, T, **links) for name in METHODS}
-            fastest = times["sasgd"].mean < min(times["downpour"].mean, times["eamsgd"].mean)
+        for assumption in ASSUMPTIONS:
+            times = {name: _timed(evidence, "iteration_time_s", name, T, assumption) for name in METHODS}
+            faster = [mine <= 0.99 * min(others) for mine, *others in by_seed(*times.values()).values()]
             numbers = listed(times, ".4f", 1000, "ms")
-            answers.append(Answer(decided(fastest), numbers, 1, f"communication, T={T}, {assumption}"))
+            answers.append(Answer(decided(*faster), numbers, len(faster), f"communication, T={T}, {assumption}"))
         top1 = {name: evidence.measured("top1", nodes=LEARNERS, **_method(name, T), **TRAINED) for name in METHODS}
         higher = [at_most(*difference(top1[name], top1["sasgd"]), 0.0) for name in ("downpour", "eamsgd")]
         seeds = min(len(each.of) for each in top1.values())

@@ -164,9 +164,15 @@ class View:
 
     @property
     def awaited(self) -> bool:
-        """Whether the run stands where its next evaluation is due: what the last one has found is of another place."""
-        step = int(self.row.get("step", 0))
-        return step == self._due(self.row) > (self.evaluation["step"] if self.evaluation else 0)
+        """Whether the run stands where its next evaluation is due: what the last one has found is of another place.
+
+        Nobody waits where evaluations come after training: then none has followed the place before.
+        """
+        if not self.row.get("step"):
+            return False
+        step, (interval, last) = int(self.row["step"]), self._spacing(self.row)
+        before = (step - 1) // interval * interval
+        return (step % interval == 0 or step == last) and before == (self.evaluation["step"] if self.evaluation else 0)
 
     def evaluated(self, row: Row) -> None:
         self.evaluation = row
@@ -189,12 +195,15 @@ class View:
 
     def _due(self, place: Row) -> int:
         """The step of the evaluation that comes then or next."""
-        if not place.get("epoch"):
+        if not place["step"]:
             return 0
-        step = int(place["step"])
-        per_epoch = round(step / float(place["epoch"]))
-        interval = evaluation_interval(self.every, per_epoch)
-        return min(math.ceil(step / interval) * interval, self.epochs * per_epoch)
+        interval, last = self._spacing(place)
+        return min(math.ceil(place["step"] / interval) * interval, last)
+
+    def _spacing(self, place: Row) -> tuple[int, int]:
+        """Steps between evaluations, and the last step."""
+        per_epoch = round(place["step"] / float(place["epoch"]))
+        return evaluation_interval(self.every, per_epoch), self.epochs * per_epoch
 
     def loss(self, place: Row) -> float | None:
         """The mean over the workers of what each wrote last before the evaluation that comes then or next."""

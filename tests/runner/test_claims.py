@@ -7,13 +7,14 @@ import math
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from runner.claims import sgp
 from runner.claims.answers import Answer, at_most, difference, every, overall, smaller
-from runner.claims.assumptions import WIRE
-from runner.claims.evidence import Evidence, MissingRunsError, Values
+from runner.claims.evidence import Evidence, MissingRunsError, Values, by_seed
 from runner.claims.register import CHECKS, judge, published
+from runner.config import conf_dir
 from runner.experiments import app
 from runner.report.runs import Run
 
@@ -215,6 +216,17 @@ def test_wrong_names(arguments: list[str], said: str) -> None:
 
 def test_the_links_of_an_assumption_are_those_that_were_measured() -> None:
     lines = (SHOWCASE.parent / "link_efficiency.txt").read_text().splitlines()
-    medians = [float(line.split()[3]) for line in lines if line.strip()[:1].isdigit() and "core" not in line]
-    assert len(medians) == 8
-    assert min(medians) == WIRE
+    cluster = yaml.safe_load((conf_dir() / "cluster/10gbe_gloo.yaml").read_text())
+    for link, operation in (("inter", "exchange"), ("reduction_link", "all-reduce")):
+        medians = [float(line.split()[3]) for line in lines if operation in line.split()]
+        assert len(medians) == 4
+        assert min(medians) == cluster[link]["efficiency"]
+
+
+def test_sides_are_compared_on_the_seeds_that_all_have() -> None:
+    few, more, one = Values({0: 1.0, 1: 2.0}), Values({1: 4.0, 0: 3.0, 5: 9.0}), Values({0: 7.0})
+    assert by_seed(few, more, one) == {0: (1.0, 3.0, 7.0), 1: (2.0, 4.0, 7.0)}
+    assert by_seed(one, one) == {0: (7.0, 7.0)}
+    assert (more / few).of == {0: 3.0, 1: 2.0}
+    with pytest.raises(MissingRunsError, match="no seeds"):
+        by_seed(few, Values({7: 1.0, 8: 1.0}))

@@ -97,4 +97,7 @@ def test_the_next_evaluation_as_it_is_shown(per_epoch: int, every: float, step: 
     view = View(epochs=epochs, every=every)
     place = {"clock": "virtual", "step": step, "epoch": step / per_epoch, "samples": step, "time_s": step}
     view.trained([{**place, "worker": 0, "loss": 1.0}])
+    if before := (step - 1) // interval * interval:
+        assert not view.awaited  # nothing followed the place before: evaluations come after training
+        view.evaluated({**place, "step": before})
     assert view.awaited == (step % interval == 0 or step == last)
