@@ -198,7 +198,7 @@ class View:
         if not place["step"]:
             return 0
         interval, last = self._spacing(place)
-        return min(math.ceil(place["step"] / interval) * interval, last)
+        return min(math.ceil(int(place["step"]) / interval) * interval, last)
 
     def _spacing(self, place: Row) -> tuple[int, int]:
         """Steps between evaluations, and the last step."""
