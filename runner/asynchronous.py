@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from torch import Tensor
 
-from runner.config import Config, evaluation_interval
+from runner.config import Config
 from runner.evaluation import Evaluator, everyones, gather
+from runner.evaluation_steps import EvaluationSteps
 from runner.keeper import AsynchronousKeeper
 from runner.recording import Recorder
 from runner.results import Row, write_json
@@ -39,22 +40,21 @@ class Epochs:
 
     def __init__(self, parts: Parts, config: Config) -> None:
         self.parts = parts
-        self.step = evaluation_interval(config["evaluation"]["every"], parts.iterations_per_epoch)
-        self.draws = config["epochs"] * parts.iterations_per_epoch
-        self.next_end = self.step
+        self.steps = EvaluationSteps.of(config["evaluation"]["every"], parts.iterations_per_epoch, config["epochs"])
+        self.next_end = self.steps.after(0)
         self.kept: dict[int, Kept] = {}
 
     @property
     def ends(self) -> list[int]:
-        return [*range(self.step, self.draws, self.step), self.draws]
+        return [*map(self.steps.at, range(1, self.steps.until(self.steps.last - 1) + 1)), self.steps.last]
 
     def note(self, x: Tensor) -> None:
         """After a step: a worker that is past an end keeps where it stands, once."""
-        if self.next_end <= self.parts.worker.draw and self.next_end < self.draws:
+        if self.next_end <= self.parts.worker.draw and self.next_end < self.steps.last:
             here = self.here(x)
-            while self.next_end <= self.parts.worker.draw and self.next_end < self.draws:
+            while self.next_end <= self.parts.worker.draw and self.next_end < self.steps.last:
                 self.kept[self.next_end] = here
-                self.next_end += self.step
+                self.next_end = self.steps.after(self.next_end)
 
     def here(self, x: Tensor) -> Kept:
         buffers = {name: buffer.clone() for name, buffer in self.parts.problem.buffers().items()}

@@ -180,11 +180,6 @@ def on_slurm(config: Config) -> bool:
     return bool(config["launcher"]["kind"] == "slurm")
 
 
-def evaluation_interval(every: float, iterations_per_epoch: int) -> int:
-    """Iterations between evaluations that are `every` so many epochs apart: whole ones, at least one."""
-    return max(1, round(every * iterations_per_epoch))
-
-
 def timing_only(config: Config) -> bool:
     """Whether there are no gradients, only their time."""
     return bool(config["problem"].get("kind") == "none")

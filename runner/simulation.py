@@ -19,6 +19,7 @@ from runner.config import Config
 from runner.data import load as load_dataset
 from runner.data.dataset import Batches, Dataset
 from runner.evaluation import RECALIBRATION_BATCHES, fold, mean_in_order, scores
+from runner.evaluation_steps import EvaluationSteps
 from runner.graphs import make_graph
 from runner.launchers import RunFailedError
 from runner.memory import seldom_collecting
@@ -285,9 +286,9 @@ class Epochs:
     def __init__(self, simulation: Simulation, evaluator: Evaluator, recorder: Recorder) -> None:
         self.workers, self.engine = simulation.cluster.workers, simulation.cluster.engine
         self.evaluator, self.recorder = evaluator, recorder
-        self.step = configs.evaluation_interval(simulation.config["evaluation"]["every"], simulation.per_epoch)
-        self.draws = simulation.config["epochs"] * simulation.per_epoch
-        self.next_end = self.step
+        config = simulation.config
+        self.steps = EvaluationSteps.of(config["evaluation"]["every"], simulation.per_epoch, config["epochs"])
+        self.next_end = self.steps.after(0)
         self.reached: dict[int, dict[int, Snapshot]] = {}  # draw at an epoch's end -> worker -> snapshot
         self.latest: dict[int, Vector] = {}
         self.shared = configs.shares_work(simulation.config)
@@ -299,12 +300,14 @@ class Epochs:
     def yielded(self, worker: VirtualWorker, x: Vector) -> None:
         self.latest[worker.rank] = x
         if self.shared:
-            for end in range(self.next_end, min(worker.draw + 1, self.draws), self.step):
+            end = self.next_end
+            while end <= worker.draw and end < self.steps.last:
                 there = self.reached.setdefault(end, {})
                 if worker.rank not in there:
                     there[worker.rank] = self.evaluator.snapshot(worker, x)
                     self.check()
-        elif worker.draw % self.step == 0 and self.next_end <= worker.draw < self.draws:
+                end = self.steps.after(end)
+        elif self.steps.is_due(worker.draw) and self.next_end <= worker.draw < self.steps.last:
             self.reached.setdefault(worker.draw, {}).setdefault(worker.rank, self.evaluator.snapshot(worker, x))
             self.check()
         elif worker.draw > self.next_end and worker.rank not in self.reached.get(self.next_end, ()):
@@ -313,23 +316,23 @@ class Epochs:
     def check(self) -> None:
         """Evaluate what is complete."""
         living = [worker for worker in self.workers if worker.task is not None]
-        while living and self.next_end < self.draws:
+        while living and self.next_end < self.steps.last:
             there = self.reached.get(self.next_end, {})
             if any(worker.draw <= self.next_end and worker.rank not in there for worker in living):
                 return
             if there:
                 self.recorder.evaluation(self.evaluator.evaluate(there, self.centre), self.next_end, self.engine.now)
                 del self.reached[self.next_end]
-            self.next_end += self.step
+            self.next_end = self.steps.after(self.next_end)
 
     def final(self) -> Row:
         """After the end of training."""
         living = [worker for worker in self.workers if worker.task is not None]
         every = {w.rank: self.evaluator.snapshot(w, self.latest[w.rank]) for w in living if w.rank in self.latest}
-        while self.next_end < self.draws:  # a worker found nothing left to do before it got there
+        while self.next_end < self.steps.last:  # a worker found nothing left to do before it got there
             there = {**every, **self.reached.pop(self.next_end, {})}
             self.recorder.evaluation(self.evaluator.evaluate(there, self.centre), self.next_end, self.engine.now)
-            self.next_end += self.step
+            self.next_end = self.steps.after(self.next_end)
         return self.evaluator.evaluate(every, self.centre)
 
 
@@ -376,6 +379,6 @@ def _evaluated(simulation: Simulation, recorders: list[Recorder]) -> Row:
 
     simulation.run(yielded, epochs.check, epochs.served)
     final = epochs.final()
-    recorders[0].evaluation(final, epochs.draws, max(recorder.end_s for recorder in recorders))
+    recorders[0].evaluation(final, epochs.steps.last, max(recorder.end_s for recorder in recorders))
     policy = simulation.config["evaluation"]["batch_norm"] if simulation.replicas.buffers else None
     return {**final, "batch_norm": policy}

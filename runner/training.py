@@ -13,11 +13,12 @@ from algorithms.worker import Algorithm, Vector
 from runner import config as configs
 from runner.asynchronous import train_asynchronously
 from runner.clock import TrainingClock
-from runner.config import Config, evaluation_interval
+from runner.config import Config
 from runner.data import load as load_dataset
 from runner.data.dataset import Batches, Dataset
 from runner.data.sampling import Claims, Sampler
 from runner.evaluation import Evaluator, everyones, gather
+from runner.evaluation_steps import EvaluationSteps
 from runner.graphs import make_graph
 from runner.keeper import SynchronousKeeper
 from runner.prepare import make_algorithm, make_model, make_optimizer, make_sampler
@@ -100,7 +101,7 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
         train_asynchronously(parts, config, folder)
         return
     worker, per_epoch = parts.worker, parts.iterations_per_epoch
-    interval = evaluation_interval(config["evaluation"]["every"], per_epoch)
+    evaluations = EvaluationSteps.of(config["evaluation"]["every"], per_epoch, config["epochs"])
     # Batches of its own: where they are read ahead, recalibration must not disturb those of training.
     calibration = parts.dataset.batches(parts.sampler, parts.mesh.rank, config["seed"])
     evaluator = Evaluator(parts.mesh, parts.problem, parts.dataset, calibration, config["evaluation"])
@@ -111,7 +112,7 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
     x = keeper.begin(recorder)
     for x in parts.iterates():
         recorder.step()
-        if worker.draw % interval == 0 and worker.draw < config["epochs"] * per_epoch:
+        if evaluations.is_due(worker.draw) and worker.draw < evaluations.last:
             with parts.clock.paused():
                 recorder.evaluation(evaluator.evaluate(x, parts.centre))
                 dist.barrier()  # or the first to resume would be charged for the last to evaluate

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from runner.config import evaluation_interval
+from runner.evaluation_steps import EvaluationSteps
 from runner.report.metrics import duration, top1_key
 from runner.results import Row
 
@@ -168,11 +168,11 @@ class View:
 
         Nobody waits where evaluations come after training: then none has followed the place before.
         """
-        if not self.row.get("step"):
+        step, evaluated = int(self.row.get("step", 0)), self.evaluation["step"] if self.evaluation else 0
+        if not step:
             return False
-        step, (interval, last) = int(self.row["step"]), self._spacing(self.row)
-        before = (step - 1) // interval * interval
-        return (step % interval == 0 or step == last) and before == (self.evaluation["step"] if self.evaluation else 0)
+        steps = self._steps(self.row)
+        return steps.is_due(step) and steps.before(step) == evaluated
 
     def evaluated(self, row: Row) -> None:
         self.evaluation = row
@@ -195,15 +195,12 @@ class View:
 
     def _due(self, place: Row) -> int:
         """The step of the evaluation that comes then or next."""
-        if not place["step"]:
-            return 0
-        interval, last = self._spacing(place)
-        return min(math.ceil(int(place["step"]) / interval) * interval, last)
+        step = int(place["step"])
+        return self._steps(place).after(step - 1) if step else 0
 
-    def _spacing(self, place: Row) -> tuple[int, int]:
-        """Steps between evaluations, and the last step."""
-        per_epoch = round(place["step"] / float(place["epoch"]))
-        return evaluation_interval(self.every, per_epoch), self.epochs * per_epoch
+    def _steps(self, place: Row) -> EvaluationSteps:
+        """Those of the run, of which a place tells how many make an epoch."""
+        return EvaluationSteps.of(self.every, round(place["step"] / float(place["epoch"])), self.epochs)
 
     def loss(self, place: Row) -> float | None:
         """The mean over the workers of what each wrote last before the evaluation that comes then or next."""

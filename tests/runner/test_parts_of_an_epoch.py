@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.build import ConfigError
-from runner.config import Config, evaluation_interval, processes
+from runner.config import Config, processes
+from runner.evaluation_steps import EvaluationSteps
 from runner.identity import identity
 from runner.launchers.progress import View
 from runner.results import Row
@@ -71,11 +72,25 @@ def test_both_runtimes_find_the_same_between_the_ends_of_epochs(tmp_path: Path) 
     assert [without(row, *own) for row in real] == [without(row, *own) for row in virtual]
 
 
-def test_an_interval_is_of_whole_iterations() -> None:
-    assert evaluation_interval(3, 7) == 21
-    assert evaluation_interval(0.25, 20) == 5
-    assert evaluation_interval(0.25, 21) == 5
-    assert evaluation_interval(0.001, 20) == 1
+def steps(every: float, per_epoch: int, epochs: int) -> list[int]:
+    all_steps = EvaluationSteps.of(every, per_epoch, epochs)
+    return [step for step in range(1, all_steps.last + 1) if all_steps.is_due(step)]
+
+
+def test_evaluations_come_after_whole_iterations() -> None:
+    assert steps(3, 7, 10) == [21, 42, 63, 70]
+    assert steps(0.25, 20, 1) == [5, 10, 15, 20]
+    assert steps(0.25, 22, 2) == [6, 11, 17, 22, 28, 33, 39, 44]  # every quarter of an epoch, to the nearest iteration
+    assert steps(0.001, 4, 1) == [1, 2, 3, 4]
+    assert steps(1000, 4, 2) == [8]
+
+
+@given(st.floats(0.01, 4), st.integers(1, 60), st.integers(1, 6))
+def test_the_evaluation_before_and_the_next(every: float, per_epoch: int, epochs: int) -> None:
+    due, known = steps(every, per_epoch, epochs), EvaluationSteps.of(every, per_epoch, epochs)
+    for step in range(known.last):
+        assert known.after(step) == min(each for each in due if each > step)
+        assert known.before(step + 1) == max((each for each in due if each <= step), default=0)
 
 
 def test_1_0_is_the_same_run_as_1() -> None:
@@ -92,12 +107,12 @@ def test_what_is_no_interval_is_refused(every: str) -> None:
 @given(st.integers(1, 30), st.floats(0.01, 5), st.integers(1, 200))
 def test_the_next_evaluation_as_it_is_shown(per_epoch: int, every: float, step: int) -> None:
     epochs = 10
-    last, interval = epochs * per_epoch, evaluation_interval(every, per_epoch)
-    step = min(step, last)
+    known = EvaluationSteps.of(every, per_epoch, epochs)
+    step = min(step, known.last)
     view = View(epochs=epochs, every=every)
     place = {"clock": "virtual", "step": step, "epoch": step / per_epoch, "samples": step, "time_s": step}
     view.trained([{**place, "worker": 0, "loss": 1.0}])
-    if before := (step - 1) // interval * interval:
+    if before := known.before(step):
         assert not view.awaited  # nothing followed the place before: evaluations come after training
         view.evaluated({**place, "step": before})
-    assert view.awaited == (step % interval == 0 or step == last)
+    assert view.awaited == known.is_due(step)
