@@ -1,3 +1,4 @@
+# make install make .venv with distsgd and its tools in it
 # make demo    race three methods on 4 local processes, then four on 32 virtual nodes of 8 GPUs, and draw the results
 # make test    the whole test suite
 # make check   lint, types, tests: what CI runs
@@ -5,7 +6,7 @@
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint types check clean
+.PHONY: install demo test lint types check clean
 
 demo: $(INSTALLED)
 	@$(BIN)/run-experiment -m experiment=demo algorithm=allreduce,dpsgd,sgp seed=0,1 launcher=local device=cpu
@@ -16,6 +17,8 @@ demo: $(INSTALLED)
 	@$(BIN)/experiments table demo_virtual --where nodes=32
 	@$(BIN)/experiments plot demo_virtual --where nodes=32 --x time
 	@$(BIN)/experiments plot demo_virtual --x nodes
+
+install: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -184,7 +184,8 @@ def dry_run(cells: list[Cell], console: Console) -> int:
     Returns:
         The exit status: 0, or 1 where SLURM would not take a job.
     """
-    for name, (config, overrides) in zip(titles(cells), cells, strict=True):
+    for name, (config, typed) in zip(titles(cells), cells, strict=True):
+        overrides = [each for each in typed if not each.startswith("dry_run=")]
         folder, kind = results.run_folder(config), config["launcher"]["kind"]
         processes = 1 if configs.simulated(config) else configs.processes(config)
         what = f"# {name}: launcher {kind}, {processes} process{'es' if processes > 1 else ''}"

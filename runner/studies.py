@@ -113,7 +113,7 @@ def load(name: str) -> Study:
             f"conf/experiment/{name}.yaml: {unknown[0]}: there is no such key; {nearest(unknown[0], sorted(KEYS))}"
         )
     if "source" not in content:
-        raise ConfigError(f"conf/experiment/{name}.yaml: source: is missing; say where in the paper it is, or none")
+        raise ConfigError(f"conf/experiment/{name}.yaml: source: is missing; say where in the paper it is")
     lines = {scale: content.pop(scale) for scale in SCALES if scale in content}
     study = Study(name=name, lines=lines, **content)
     for scale in lines:

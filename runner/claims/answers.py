@@ -14,7 +14,8 @@ Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 CONFIDENCE = 0.95
 LOOKED_TWICE = 0.975
 """Where more seeds came after fewer had been looked at: by Bonferroni, both looks together have 0.95."""
-OPEN = "the interval reaches across the limit, or a time lies too far between evaluations, or after a run's end"
+ACROSS = "its interval, or its seeds, lie on both sides of the limit"
+BETWEEN = "when a top-1 was reached is known too little: between two evaluations, or after a run's end"
 Combine = Literal["assumptions", "all", "any"]
 
 
@@ -26,12 +27,14 @@ class Answer:
         numbers: what came out.
         n: seeds of each side; 1 where the model has no noise.
         assumption: that, or the part; "" where there is but one.
+        why: it is undecided, if it is.
     """
 
     verdict: Verdict
     numbers: str
     n: int
     assumption: str = ""
+    why: str = ACROSS
 
 
 def decided(*holds: bool) -> Verdict:
@@ -107,8 +110,9 @@ def overall(answers: list[Answer], combine: Combine = "assumptions") -> tuple[Ve
         verdict = verdicts[0]
     else:
         said = (
-            f"{verdict} with {', '.join(answer.assumption for answer in answers if answer.verdict == verdict)}"
+            f"{verdict} with {', '.join(repr(answer.assumption) for answer in answers if answer.verdict == verdict)}"
             for verdict in sorted({*verdicts})
         )
         return "undecided", f"it depends: {'; '.join(said)}"
-    return verdict, OPEN if verdict == "undecided" else ""
+    reasons = dict.fromkeys(answer.why for answer in answers if answer.verdict == "undecided")
+    return verdict, "; ".join(reasons) if verdict == "undecided" else ""

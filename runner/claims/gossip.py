@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.claims.answers import Answer, decided, every, listed, longer, smaller
+from runner.claims.answers import BETWEEN, Answer, decided, every, listed, longer, smaller
 from runner.claims.assumptions import CLUSTERS, IDEAL
 from runner.claims.evidence import Evidence, Values, by_seed
 
@@ -89,7 +89,7 @@ def small(evidence: Evidence) -> list[Answer]:
                 smaller(times[name], times["allreduce"]) for times in by_nodes.values() for name in ASYNCHRONOUS
             )
             numbers = "; ".join(f"{nodes} nodes: {listed(times, '.1f', unit='s')}" for nodes, times in by_nodes.items())
-            answers.append(Answer(verdict, numbers, SEEDS, f"{100 * target:g} %, {assumption}"))
+            answers.append(Answer(verdict, numbers, SEEDS, f"{100 * target:g} %, {assumption}", BETWEEN))
     return answers
 
 
@@ -104,5 +104,5 @@ def large(evidence: Evidence) -> list[Answer]:
             times = _times(evidence, MANY, target, overlap)
             verdict = every(smaller(times["allreduce"], times[name]) for name in ASYNCHRONOUS)
             numbers = listed(times, ".1f", unit="s")
-            answers.append(Answer(verdict, numbers, SEEDS, f"{100 * target:g} %, {assumption}"))
+            answers.append(Answer(verdict, numbers, SEEDS, f"{100 * target:g} %, {assumption}", BETWEEN))
     return answers

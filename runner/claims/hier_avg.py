@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.claims.answers import CONFIDENCE, LOOKED_TWICE, Answer, at_most, decided, difference, every, listed, smaller
+from runner.claims.answers import (
+    BETWEEN,
+    CONFIDENCE,
+    LOOKED_TWICE,
+    Answer,
+    at_most,
+    decided,
+    difference,
+    every,
+    listed,
+    smaller,
+)
 from runner.claims.assumptions import IDEAL_CLUSTER, LINKS, NOISE
 from runner.claims.evidence import Evidence, Values
 from runner.report.curves import mean_top1
@@ -42,7 +53,7 @@ def _sooner(evidence: Evidence, better: dict[str, Any], worse: dict[str, Any], n
         soon, late = (evidence.reached(target, **side, **CURVES) for side in (better, worse))
         verdicts.append(smaller(soon, late))
         numbers.append(f"{100 * target:g} %: {listed(dict(zip(names, (soon, late), strict=True)), '.1f', unit='s')}")
-    return Answer(every(verdicts), "; ".join(numbers), SEEDS, f"{' against '.join(names)}, {IN_TIME}")
+    return Answer(every(verdicts), "; ".join(numbers), SEEDS, f"{' against '.join(names)}, {IN_TIME}", BETWEEN)
 
 
 def _both(evidence: Evidence, better: dict[str, Any], worse: dict[str, Any], names: tuple[str, str]) -> list[Answer]:

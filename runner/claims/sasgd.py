@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from runner.claims.answers import Answer, at_most, decided, difference, every, listed, smaller
+from runner.claims.answers import BETWEEN, Answer, at_most, decided, difference, every, listed, smaller
 from runner.claims.assumptions import IDEAL_CLUSTER, LINKS, NOISE
 from runner.claims.evidence import Evidence, Measure, Values, by_seed
 from runner.report.runs import Run
@@ -90,5 +90,5 @@ def downpour(evidence: Evidence) -> list[Answer]:
             speedup = f": {alone.mean / times.mean:.1f} times as fast" if math.isfinite(times.mean) else ""
             numbers = f"SGD {alone.told('.1f', unit='s')}, Downpour {times.told('.1f', unit='s')}{speedup}"
             what = f"n_push = n_fetch = {T}, {100 * target:g} %"
-            answers.append(Answer(smaller(alone, eightfold), numbers, min(len(alone.of), len(times.of)), what))
+            answers.append(Answer(smaller(alone, eightfold), numbers, min(len(alone.of), len(times.of)), what, BETWEEN))
     return answers

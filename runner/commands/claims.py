@@ -66,7 +66,7 @@ def told(judged: Judged, width: int) -> str:
     if judged.expression:
         lines.append(f"checked: {judged.expression}")
     lines += [
-        f"{answer.verdict}: {answer.numbers}" + (f" ({answer.assumption})" if answer.assumption else "")
+        f"{answer.verdict}{answer.assumption and f' ({answer.assumption})'}: {answer.numbers}"
         for answer in judged.answers
     ]
     if judged.reason:

@@ -43,7 +43,7 @@ def test_where_assumptions_disagree_they_are_named() -> None:
     answers = [Answer("holds", "", 1, "slow links"), Answer("does not hold", "", 1, "fast links")]
     verdict, why = overall(answers)
     assert verdict == "undecided"
-    assert why == "it depends: does not hold with fast links; holds with slow links"
+    assert why == "it depends: does not hold with 'fast links'; holds with 'slow links'"
     assert overall(answers[:1]) == ("holds", "")
 
 
@@ -187,9 +187,12 @@ def test_the_command_in_words(table_format: str, tmp_path: Path) -> None:
 
 
 def test_the_command_in_brief() -> None:
-    arguments = ["claims", "--brief", "--format", "markdown", "--results-dir", str(SHOWCASE.parent)]
+    arguments = ["claims", "--brief", "--format", "markdown", "--results-dir", str(SHOWCASE)]
     lines = CliRunner().invoke(app, arguments).stdout.splitlines()
-    assert len([line for line in lines if line.startswith("|")]) == 2 + 16
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 2 + 16
+    readme = (SHOWCASE.parents[1] / "README.md").read_text().splitlines()
+    assert [line for line in readme if line in rows] == rows, "README's table is what this command prints"
 
 
 def test_the_command_for_programs() -> None:
