@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 LOOKED_TWICE = 0.975
 """Where more seeds came after fewer had been looked at: by Bonferroni, both looks together have 0.95."""
 ACROSS = "its interval, or its seeds, lie on both sides of the limit"
-BETWEEN = "when a top-1 was reached is known too little: between two evaluations, or after a run's end"
+BETWEEN = "when a top-1 was reached is not known well: between two evaluations, after the end, or differently by seed"
 Combine = Literal["assumptions", "all", "any"]
 
 
@@ -106,8 +106,8 @@ def overall(answers: list[Answer], combine: Combine = "assumptions") -> tuple[Ve
         verdict = every(verdicts)
     elif combine == "any":
         verdict = next((each for each in ("holds", "undecided") if each in verdicts), "does not hold")
-    elif len({*verdicts}) == 1:
-        verdict = verdicts[0]
+    elif len({*verdicts} - {"undecided"}) <= 1:
+        verdict = "undecided" if "undecided" in verdicts else verdicts[0]
     else:
         said = (
             f"{verdict} with {', '.join(repr(answer.assumption) for answer in answers if answer.verdict == verdict)}"
