@@ -91,7 +91,7 @@ COMBINATIONS = {
 }
 VIRTUAL = {
     "launcher=simulated cluster=none": ["cluster=none", "cluster=10gbe"],
-    "launcher=simulated cluster=10gb": ["cluster=10gb", "did you mean 10gbe?", "laptop"],
+    "launcher=simulated cluster=10gb": ["cluster=10gb", "did you mean 10gbe or 10gbe_gloo?", "laptop"],
     "launcher=simulated cluster.inter.bandwith=1": ["cluster.inter.bandwith", "did you mean bandwidth?"],
     "launcher=simulated +cluster.switch=1": ["cluster.switch", "core_bandwidth"],
     "launcher=simulated cluster.inter.bandwidth=-1": ["cluster.inter.bandwidth=-1", "positive", "bytes per second"],
