@@ -132,7 +132,7 @@ def _evaluate(parts: Parts, config: Config, kept: Mapping[int, Kept], recorder: 
         x = x.to(problem.device)
         for name, buffer in problem.buffers().items():
             buffer.copy_(there.buffers[name])
-        final = evaluator.evaluate(x, centre)
+        final = evaluator.evaluate(x, centre, last=end == max(kept))
         time_s = float(gather([there.time_s], mesh.training).max())
         assert recorder is not None
         recorder.evaluation(final, end, time_s)

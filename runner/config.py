@@ -25,6 +25,7 @@ class EvaluationSchema:
     batch_size: int = 500
     batch_norm: str = "own"
     model: str = "auto"
+    own: str = "always"
 
 
 @dataclass
@@ -73,6 +74,7 @@ CHOICES = {
     "backend": ("auto", "gloo", "nccl"),
     "evaluation.batch_norm": ("own", "average", "recalibrate"),
     "evaluation.model": ("auto", "mean", "workers", "centre"),
+    "evaluation.own": ("always", "end"),
     "server.placement": ("beside_0", "own"),
     "problem.dtype": ("float32", "float64"),
     "problem.autocast": (None, "bfloat16"),

@@ -19,6 +19,8 @@ from runner.results import Row, finite
 from runner.runtimes.mesh import Mesh
 
 RECALIBRATION_BATCHES = 20
+NOTHING = Score(correct=0, loss=0.0, samples=0)
+"""Of a model that is not scored this time."""
 
 
 class Evaluator:
@@ -28,7 +30,7 @@ class Evaluator:
         batches: this process's training mini-batches, for recalibration.
         settings: the `evaluation` node. `batch_norm` says what the mean model's BatchNorm buffers are: worker 0's
             `own`, their `average`, or statistics `recalibrate`d on training data at the mean model. A worker's own
-            model always has its own buffers.
+            model always has its own buffers. `own` says whether it is scored `always` or at the `end` alone.
     """
 
     def __init__(
@@ -36,12 +38,21 @@ class Evaluator:
     ) -> None:
         self.mesh, self.problem, self.dataset, self.batches = mesh, problem, dataset, batches
         self.batch_norm, self.batch_size = settings["batch_norm"], settings["batch_size"]
+        self.own_always = settings["own"] == "always"
 
-    def evaluate(self, x: Tensor, centre: Tensor | None = None) -> Row:
-        """Collective over the training processes. Fractions, mean losses and distances; the same row on all of them."""
+    def evaluate(self, x: Tensor, centre: Tensor | None = None, last: bool = False) -> Row:
+        """Collective over the training processes. Fractions, mean losses and distances; the same row on all of them.
+
+        Args:
+            x: (d,), this worker's iterate.
+            centre: (d,), of a method that has one.
+            last: whether this is the run's last evaluation.
+        """
         mean = self.mean_over_workers(x)
         distance = float(torch.linalg.vector_norm(x.double() - mean))
-        own = self.problem.evaluate(x, self._part(self.mesh.lane, self.mesh.per_worker))
+        own = NOTHING
+        if self.own_always or last:
+            own = self.problem.evaluate(x, self._part(self.mesh.lane, self.mesh.per_worker))
         kept = {name: buffer.clone() for name, buffer in self.problem.buffers().items()}
         self._set_mean_buffers(mean.to(x.dtype))
         together = self.problem.evaluate(mean.to(x.dtype), self._part(self.mesh.rank, self.mesh.ranks))
@@ -103,7 +114,7 @@ def scores(distance: float, own: Score, together: Score) -> list[float]:
 
     Args:
         distance: of its worker's iterate to the mean over workers.
-        own: its part of its worker's own model's score.
+        own: its part of its worker's own model's score, or NOTHING.
         together: its part of the mean model's score.
     """
     return [distance, own.correct, own.loss, own.samples, together.correct, together.loss, together.samples]
@@ -113,16 +124,17 @@ def fold(table: Tensor, per_worker: int) -> Row:
     """The evaluation that rows of `scores` add up to: float64 (processes, 7), in rank order."""
     by_worker = table.view(-1, per_worker, table.shape[1])
     own = by_worker.sum(1)
-    top1 = own[:, 1] / own[:, 3]
+    scored = bool(own[:, 3].any())
+    top1, loss = own[:, 1] / own[:, 3], own[:, 2] / own[:, 3]
     mean_correct, mean_loss, samples = (float(value) for value in table[:, 4:].sum(0))
     distances = by_worker[:, 0, 0]
     return {
         "top1_mean_model": mean_correct / samples,
-        "top1_workers_mean": float(top1.mean()),
-        "top1_workers_std": float(top1.std(correction=0)),
+        "top1_workers_mean": float(top1.mean()) if scored else None,
+        "top1_workers_std": float(top1.std(correction=0)) if scored else None,
         "top1_centre": None,
         "loss_mean_model": finite(mean_loss / samples),
-        "loss_workers_mean": finite(float((own[:, 2] / own[:, 3]).mean())),
+        "loss_workers_mean": finite(float(loss.mean())) if scored else None,
         "consensus_distance": finite(float(distances.mean())),
         "consensus_distance_max": finite(float(distances.max())),
     }

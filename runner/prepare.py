@@ -80,6 +80,8 @@ def _resolve_method(config: Config) -> None:
     if not has_centre and config["evaluation"]["model"] == "centre":
         raise ConfigError(f"evaluation.model=centre: {name} has no centre; use mean or auto")
     asked = config["evaluation"]["model"]
+    if asked == "workers" and config["evaluation"]["own"] != "always":
+        raise ConfigError("evaluation.own=end: evaluation.model=workers shows their own models each time; use always")
     config["evaluated_model"] = asked if asked != "auto" else "centre" if has_centre else "mean"
     if not config["asynchronous"] and configs.shares_work(config):
         raise ConfigError(

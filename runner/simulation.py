@@ -18,7 +18,7 @@ from runner.cluster import make
 from runner.config import Config
 from runner.data import load as load_dataset
 from runner.data.dataset import Batches, Dataset
-from runner.evaluation import RECALIBRATION_BATCHES, fold, mean_in_order, scores
+from runner.evaluation import NOTHING, RECALIBRATION_BATCHES, fold, mean_in_order, scores
 from runner.evaluation_steps import EvaluationSteps
 from runner.graphs import make_graph
 from runner.launchers import RunFailedError
@@ -216,6 +216,7 @@ class Evaluator:
         self.replicas, self.dataset, self.lanes = replicas, simulation.dataset, simulation.lanes
         self.centre_of = getattr(simulation.algorithm, "centre", None)
         self.batch_norm, self.batch_size = settings["batch_norm"], settings["batch_size"]
+        self.own_always = settings["own"] == "always"
         self.calibration = simulation.make_batches() if replicas.buffers else []
 
     def snapshot(self, worker: VirtualWorker, x: Tensor) -> Snapshot:
@@ -223,8 +224,12 @@ class Evaluator:
         centre = None if self.centre_of is None else self.centre_of(worker.state)
         return Snapshot(x, worker.cluster.source.buffers_of(worker.processes), centre)
 
-    def evaluate(self, workers: dict[int, Snapshot], centre: dict[int, Vector]) -> Row:
-        """The row of an evaluation, from the living workers, and the parts of a centre on servers, by rank."""
+    def evaluate(self, workers: dict[int, Snapshot], centre: dict[int, Vector], last: bool = False) -> Row:
+        """The row of an evaluation, from the living workers, and the parts of a centre on servers, by rank.
+
+        Args:
+            last: whether this is the run's last evaluation.
+        """
         parts = [(rank, lane) for rank in sorted(workers) for lane in range(self.lanes)]
         first = workers[parts[0][0]].x
         mean = mean_in_order(workers[rank].x for rank in sorted(workers))
@@ -233,7 +238,9 @@ class Evaluator:
         def one(place: int) -> list[float]:
             rank, lane = parts[place]
             worker = workers[rank]
-            own = self._score(worker.x, worker.buffers[lane] if buffers else {}, lane, self.lanes)
+            own = NOTHING
+            if self.own_always or last:
+                own = self._score(worker.x, worker.buffers[lane] if buffers else {}, lane, self.lanes)
             together = self._score(mean.to(first.dtype), buffers, place, len(parts))
             return scores(float(torch.linalg.vector_norm(worker.x.double() - mean)), own, together)
 
@@ -333,7 +340,7 @@ class Epochs:
             there = {**every, **self.reached.pop(self.next_end, {})}
             self.recorder.evaluation(self.evaluator.evaluate(there, self.centre), self.next_end, self.engine.now)
             self.next_end = self.steps.after(self.next_end)
-        return self.evaluator.evaluate(every, self.centre)
+        return self.evaluator.evaluate(every, self.centre, last=True)
 
 
 NOT_EVALUATED: Row = dict.fromkeys(

@@ -119,7 +119,7 @@ def train(config: Config, folder: Path, device: torch.device) -> None:
         keeper.step(x)
     keeper.finish()
     worker.close()
-    final = recorder.evaluation(evaluator.evaluate(x, parts.centre))
+    final = recorder.evaluation(evaluator.evaluate(x, parts.centre, last=True))
     recorder.close()
     journal.close()
     parts.batches.close()
