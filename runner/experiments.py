@@ -34,8 +34,10 @@ class Y(StrEnum):
     top1 = "top1"
     loss = "loss"
     consensus_distance = "consensus_distance"
+    consensus_distance_max = "consensus_distance_max"
     time_per_iteration = "time_per_iteration"
     speedup = "speedup"
+    time_split = "time_split"
 
 
 class X(StrEnum):

@@ -244,13 +244,11 @@ class Evaluator:
             together = self._score(mean.to(first.dtype), buffers, place, len(parts))
             return scores(float(torch.linalg.vector_norm(worker.x.double() - mean)), own, together)
 
-        rows = list(self.replicas.pool.map(one, range(len(parts))))
+        rows = self.replicas.map(one, range(len(parts)))
         row = fold(torch.tensor(rows, dtype=torch.float64), self.lanes)
         whole = torch.cat(list(centre.values())) if centre else workers[parts[0][0]].centre
         if whole is not None:
-            scored = list(
-                self.replicas.pool.map(lambda part: self._score(whole, buffers, part, len(parts)), range(len(parts)))
-            )
+            scored = self.replicas.map(lambda part: self._score(whole, buffers, part, len(parts)), range(len(parts)))
             row["top1_centre"] = sum(score.correct for score in scored) / sum(score.samples for score in scored)
         return row
 
@@ -265,7 +263,7 @@ class Evaluator:
             return every[0]
         if self.batch_norm == "recalibrate":
             ranks = [rank * self.lanes + lane for rank, lane in parts]
-            every = list(self.replicas.pool.map(lambda rank: self._recalibrated(mean, rank), ranks))
+            every = self.replicas.map(lambda rank: self._recalibrated(mean, rank), ranks)
         return mean_of(every)
 
     def _recalibrated(self, mean: Tensor, rank: int) -> Buffers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,29 +12,33 @@ from runner.claims.evidence import Values
 
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 CONFIDENCE = 0.95
-LOOKED_TWICE = 0.975
-"""Where more seeds came after fewer had been looked at: by Bonferroni, both looks together have 0.95."""
 ACROSS = "its interval, or its seeds, lie on both sides of the limit"
-BETWEEN = "when a top-1 was reached is not known well: between two evaluations, after the end, or differently by seed"
-Combine = Literal["assumptions", "all", "any"]
+BETWEEN = "its interval, or when a top-1 was reached, between two evaluations, lies on both sides"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one claim, under one assumption about what the clock stands for, or of a part of it.
+    """Of one part of a claim, under one assumption about what the clock stands for.
 
     Args:
         numbers: what came out.
-        n: seeds of each side; 1 where the model has no noise.
-        assumption: that, or the part; "" where there is but one.
+        n: seeds of the side that has fewer.
+        part: which part; "" where there is but one.
+        assumption: which; "" where the answer rests on none.
         why: it is undecided, if it is.
     """
 
     verdict: Verdict
     numbers: str
     n: int
+    part: str = ""
     assumption: str = ""
     why: str = ACROSS
+
+    @property
+    def about(self) -> str:
+        """Part and assumption, in words."""
+        return "; ".join(filter(None, [self.part, self.assumption]))
 
 
 def decided(*holds: bool) -> Verdict:
@@ -48,14 +52,18 @@ def every(verdicts: Iterable[Verdict]) -> Verdict:
     return next((each for each in ("does not hold", "undecided") if each in found), "holds")
 
 
+def either(verdicts: Iterable[Verdict]) -> Verdict:
+    """Of several conditions of which one is enough."""
+    found = {*verdicts}
+    return next((each for each in ("holds", "undecided") if each in found), "does not hold")
+
+
 def difference(a: Values, b: Values, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """mean(a) - mean(b), and its confidence interval by Welch's t; infinite where one side's values are.
+    """mean(a) - mean(b), and its confidence interval by Welch's t.
 
     One side may have no spread (virtual times often have none): scipy's own test then complains of lost precision.
     """
     gap = a.mean - b.mean
-    if not math.isfinite(gap):
-        return (math.nan, -math.inf, math.inf) if math.isnan(gap) else (gap, gap, gap)
     errors = [statistics.variance(side.of.values()) / len(side.of) for side in (a, b)]
     if sum(errors) < (1e-12 * max(abs(a.mean), abs(b.mean))) ** 2:
         return gap, gap, gap
@@ -66,7 +74,7 @@ def difference(a: Values, b: Values, confidence: float = CONFIDENCE) -> tuple[fl
     return gap, gap - half, gap + half
 
 
-def at_most(value: float, low: float, high: float, limit: float) -> Verdict:
+def at_most(low: float, high: float, limit: float) -> Verdict:
     """Whether a value with that confidence interval is at most `limit`."""
     if high <= limit:
         return "holds"
@@ -76,13 +84,16 @@ def at_most(value: float, low: float, high: float, limit: float) -> Verdict:
 def smaller(a: Values, b: Values) -> Verdict:
     """Whether the mean of a is below that of b; of times between two evaluations, in any case (`Values.after`).
 
-    A run that never got there may have done so right after its end.
+    Where some run never got there in its epochs there is no mean: then all seeds of one side must have got there before
+    any of the other did.
     """
-    if a.finite and at_most(*difference(a, b.earliest), 0.0) == "holds":
+    if not (a.finite and b.finite):
+        if max(a.of.values()) < min(b.earliest.of.values()):
+            return "holds"
+        return "does not hold" if max(b.of.values()) < min(a.earliest.of.values()) else "undecided"
+    if at_most(*difference(a, b.earliest)[1:], 0.0) == "holds":
         return "holds"
-    if b.finite and at_most(*difference(a.earliest, b), 0.0) == "does not hold":
-        return "does not hold"
-    return "undecided"
+    return "does not hold" if at_most(*difference(a.earliest, b)[1:], 0.0) == "does not hold" else "undecided"
 
 
 def listed(values: Mapping[str, Values], form: str, scale: float = 1.0, unit: str = "") -> str:
@@ -95,24 +106,26 @@ def longer(factors: Mapping[str, Values]) -> str:
     return listed(factors, ".2f", unit="times as long")
 
 
-def overall(answers: list[Answer], combine: Combine = "assumptions") -> tuple[Verdict, str]:
+def overall(answers: Sequence[Answer], combine: Callable[[Iterable[Verdict]], Verdict] = every) -> tuple[Verdict, str]:
     """One verdict for all answers, and the reason where there is none.
 
+    The parts are combined under each assumption by itself, with those that rest on none; then all assumptions must
+    agree.
+
     Args:
-        combine: "assumptions": all must agree; "all": the answers are conditions that must all hold; "any": or one.
+        combine: `every`: all parts must hold; `either`: one is enough.
     """
-    verdicts = [answer.verdict for answer in answers]
-    if combine == "all":
-        verdict = every(verdicts)
-    elif combine == "any":
-        verdict = next((each for each in ("holds", "undecided") if each in verdicts), "does not hold")
-    elif len({*verdicts} - {"undecided"}) <= 1:
-        verdict = "undecided" if "undecided" in verdicts else verdicts[0]
-    else:
+    assumptions = list(dict.fromkeys(answer.assumption for answer in answers if answer.assumption)) or [""]
+    by_assumption = {
+        each: combine(answer.verdict for answer in answers if answer.assumption in ("", each)) for each in assumptions
+    }
+    found = {*by_assumption.values()}
+    if len(found - {"undecided"}) > 1:
         said = (
-            f"{verdict} with {', '.join(repr(answer.assumption) for answer in answers if answer.verdict == verdict)}"
-            for verdict in sorted({*verdicts})
+            f"{verdict} with {', '.join(repr(each) for each in assumptions if by_assumption[each] == verdict)}"
+            for verdict in sorted(found)
         )
         return "undecided", f"it depends: {'; '.join(said)}"
-    reasons = dict.fromkeys(answer.why for answer in answers if answer.verdict == "undecided")
-    return verdict, "; ".join(reasons) if verdict == "undecided" else ""
+    if "undecided" not in found:
+        return found.pop(), ""
+    return "undecided", "; ".join(dict.fromkeys(answer.why for answer in answers if answer.verdict == "undecided"))

@@ -34,7 +34,10 @@ class Values:
 
     @property
     def earliest(self) -> Values:
-        return Values(self.after) if self.after else self
+        """The first of the two evaluations; infinite of a run that never got there in its epochs."""
+        return Values(
+            {seed: min(at, self.after.get(seed, at)) if math.isfinite(at) else at for seed, at in self.of.items()}
+        )
 
     def times(self, factor: float) -> Values:
         return Values(*({seed: factor * value for seed, value in each.items()} for each in (self.of, self.after)))
@@ -75,6 +78,8 @@ def by_seed(*sides: Values) -> dict[int, tuple[float, ...]]:
     return {seed: tuple(side.of[seed] if len(side.of) > 1 else side.mean for side in sides) for seed in seeds}
 
 
+SEEDS = 3
+"""Without so many there is no verdict."""
 Measure = Callable[[Run], float | None]
 """What a value is found by in a run; None where it has none."""
 
@@ -113,7 +118,7 @@ class Evidence:
         seen = self.measured(partial(time_to, top1=top1), **conditions)
         return Values(seen.of, self.measured(partial(not_before, top1=top1), **conditions).of)
 
-    def measured(self, metric: str | Measure, *, seeds: int = 1, **conditions: Any) -> Values:
+    def measured(self, metric: str | Measure, *, seeds: int = SEEDS, **conditions: Any) -> Values:
         """A metric of the runs of which all conditions hold, e.g. algorithm="sgp", cluster__inter__efficiency=0.95.
 
         Args:

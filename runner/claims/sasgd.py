@@ -10,20 +10,18 @@ from runner.claims.assumptions import IDEAL_CLUSTER, LINKS, NOISE
 from runner.claims.evidence import Evidence, Measure, Values, by_seed
 from runner.report.runs import Run
 
-SEEDS = 3
 LEARNERS = 16
 METHODS = ("sasgd", "downpour", "eamsgd")
 INTERVALS = (1, 50)
-TRAINED: dict[str, Any] = {"problem": "supervised", "seeds": SEEDS}
 TARGETS = (0.75, 0.8, 0.82)
-"""Top-1 to be reached: a verdict that depends on which is none."""
-PLAIN: dict[str, Any] = IDEAL_CLUSTER | {"cluster": "10gbe"}
-ASSUMPTIONS: dict[str, dict[str, Any]] = {
-    "10 Gbit/s Ethernet": {},
-    **LINKS,
-    **NOISE,
-    "100 Gbit/s InfiniBand": {"cluster": "infiniband_100g"},
-}
+"""Top-1 to be reached."""
+ETHERNET, INFINIBAND = "10 Gbit/s Ethernet", "100 Gbit/s InfiniBand"
+ASSUMPTIONS: dict[str, dict[str, Any]] = {ETHERNET: {}, **LINKS, **NOISE, INFINIBAND: {"cluster": "infiniband_100g"}}
+"""A sleep of 0 to 0.3 s, as in the code of Jin et al., is not among them: a gradient takes 5 ms here."""
+
+
+def _on(assumption: str) -> dict[str, Any]:
+    return IDEAL_CLUSTER | ASSUMPTIONS[assumption]
 
 
 def _method(name: str, T: int) -> dict[str, Any]:
@@ -32,9 +30,7 @@ def _method(name: str, T: int) -> dict[str, Any]:
 
 
 def _timed(evidence: Evidence, metric: str | Measure, name: str, T: int, assumption: str) -> Values:
-    timing: dict[str, Any] = {"problem": "none", "nodes": LEARNERS} | PLAIN | ASSUMPTIONS[assumption]
-    seeds = SEEDS if assumption in NOISE else 1
-    return evidence.measured(metric, seeds=seeds, **_method(name, T), **timing)
+    return evidence.measured(metric, problem="none", nodes=LEARNERS, **_method(name, T), **_on(assumption))
 
 
 def amortise(evidence: Evidence) -> list[Answer]:
@@ -48,7 +44,8 @@ def amortise(evidence: Evidence) -> list[Answer]:
         ratios = (often / rarely).of.values()
         told = f"{often.told('.3f', 1000)} ms with T=1, {rarely.told('.4f', 1000)} ms with T=50"
         numbers = f"{told}: 1 / {sum(ratios) / len(ratios):.0f}"
-        answers.append(Answer(decided(*(1.1 * ratio >= 50 for ratio in ratios)), numbers, len(ratios), assumption))
+        verdict = decided(*(1.1 * ratio >= 50 for ratio in ratios))
+        answers.append(Answer(verdict, numbers, len(ratios), assumption=assumption))
     return answers
 
 
@@ -68,27 +65,34 @@ def better(evidence: Evidence) -> list[Answer]:
             times = {name: _timed(evidence, "iteration_time_s", name, T, assumption) for name in METHODS}
             faster = [mine <= 0.99 * min(others) for mine, *others in by_seed(*times.values()).values()]
             numbers = listed(times, ".4f", 1000, "ms")
-            answers.append(Answer(decided(*faster), numbers, len(faster), f"communication, T={T}, {assumption}"))
-        top1 = {name: evidence.measured("top1", nodes=LEARNERS, **_method(name, T), **TRAINED) for name in METHODS}
-        higher = [at_most(*difference(top1[name], top1["sasgd"]), 0.0) for name in ("downpour", "eamsgd")]
+            answers.append(Answer(decided(*faster), numbers, len(faster), f"communication, T={T}", assumption))
+        top1 = {name: _trained(evidence, "top1", name, T) for name in METHODS}
+        higher = [at_most(*difference(top1[name], top1["sasgd"])[1:], 0.0) for name in ("downpour", "eamsgd")]
         seeds = min(len(each.of) for each in top1.values())
         answers.append(Answer(every(higher), listed(top1, ".2f", 100, "%"), seeds, f"convergence, T={T}"))
     return answers
 
 
+def _trained(evidence: Evidence, metric: str, name: str, T: int) -> Values:
+    return evidence.measured(metric, problem="supervised", nodes=LEARNERS, **_method(name, T), **_on(ETHERNET))
+
+
 def downpour(evidence: Evidence) -> list[Answer]:
     """16 learners of Downpour reach a top-1 of 75, 80 and 82 % less than 8 times as fast as SGD on one.
 
-    A time lies between two evaluations; of a run that never got there only its end is known.
+    A time lies between two evaluations; a run that does not get there in its epochs is later than any that does.
     """
     answers = []
-    for T in INTERVALS:
-        for target in TARGETS:
-            alone = evidence.reached(target, nodes=1, algorithm="allreduce", **TRAINED)
-            times = evidence.reached(target, nodes=LEARNERS, **_method("downpour", T), **TRAINED)
-            eightfold = times.times(LEARNERS / 2)
-            speedup = f": {alone.mean / times.mean:.1f} times as fast" if math.isfinite(times.mean) else ""
-            numbers = f"SGD {alone.told('.1f', unit='s')}, Downpour {times.told('.1f', unit='s')}{speedup}"
-            what = f"n_push = n_fetch = {T}, {100 * target:g} %"
-            answers.append(Answer(smaller(alone, eightfold), numbers, min(len(alone.of), len(times.of)), what, BETWEEN))
+    for assumption in ASSUMPTIONS:
+        lonely = _on(assumption if assumption in NOISE else ETHERNET)  # one learner has no use for links
+        for T in INTERVALS:
+            for target in TARGETS:
+                alone = evidence.reached(target, problem="supervised", nodes=1, algorithm="allreduce", **lonely)
+                method = _method("downpour", T) | _on(assumption)
+                times = evidence.reached(target, problem="supervised", nodes=LEARNERS, **method)
+                speedup = f": {alone.mean / times.mean:.1f} times as fast" if math.isfinite(times.mean) else ""
+                numbers = f"SGD {alone.told('.1f', unit='s')}, Downpour {times.told('.1f', unit='s')}{speedup}"
+                verdict, n = smaller(alone, times.times(LEARNERS / 2)), min(len(alone.of), len(times.of))
+                part = f"n_push = n_fetch = {T}, {100 * target:g} %"
+                answers.append(Answer(verdict, numbers, n, part, assumption, BETWEEN))
     return answers

@@ -65,10 +65,7 @@ def told(judged: Judged, width: int) -> str:
     lines = [f"{judged.id}: {judged.verdict.upper()}", f"{judged.claim}. {judged.source}"]
     if judged.expression:
         lines.append(f"checked: {judged.expression}")
-    lines += [
-        f"{answer.verdict}{answer.assumption and f' ({answer.assumption})'}: {answer.numbers}"
-        for answer in judged.answers
-    ]
+    lines += [f"{answer.verdict}{answer.about and f' ({answer.about})'}: {answer.numbers}" for answer in judged.answers]
     if judged.reason:
         lines.append(f"why: {judged.reason}")
     if judged.answers:
@@ -105,7 +102,7 @@ def table(judged: list[Judged], scale: str) -> Table:
     rows = []
     for each in judged:
         for answer in each.answers or [Answer("not run", each.reason, 0)]:
-            values = (each.id, answer.verdict, answer.numbers, answer.assumption, answer.n, each.clock, each.command)
+            values = (each.id, answer.verdict, answer.numbers, answer.about, answer.n, each.clock, each.command)
             rows.append([Cell(value) for value in values])
     return Table(_title(scale), columns, rows)
 

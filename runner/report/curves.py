@@ -114,10 +114,23 @@ def not_before(run: Run, top1: float) -> float | None:
     return max((seconds for seconds, _ in below), default=0.0) if rows else None
 
 
-def mean_top1(run: Run) -> float | None:
-    """Over all evaluations: how high the learning curve lies."""
-    rows = _top1(run)
-    return sum(value for _, value in rows) / len(rows) if rows else None
+def mean_top1(run: Run, part: float = 1.0) -> float | None:
+    """Top-1 of the run's own model in the mean over the first `part` of its training: how high its learning curve lies.
+
+    The curve is straight between evaluations, and level before the first. None where the run has none.
+    """
+    rows = [(0.0, 0.0), *_top1(run)]
+    if len(rows) == 1:
+        return None
+    rows[0] = (0.0, rows[1][1])
+    end = part * rows[-1][0]
+    area = 0.0
+    for (start, low), (stop, high) in itertools.pairwise(rows):
+        if start < end:
+            reached = min(stop, end)
+            there = low + (high - low) * (reached - start) / (stop - start)
+            area += (reached - start) * (low + there) / 2
+    return area / end
 
 
 def _top1(run: Run) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""Figures: top-1 or loss against epoch and time, what changes with the number of nodes, and staleness."""
+"""Figures: top-1 or loss against epoch and time, what changes with the number of nodes, time split, and staleness."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +29,19 @@ class Quantity:
 QUANTITIES = {
     "top1": Quantity("top1", "Top-1", "top-1 (%)", 100),
     "loss": Quantity("loss_mean_model", "Loss of the mean model", "loss"),
-    "consensus_distance": Quantity("consensus_distance", "Consensus distance", "consensus distance"),
+    "consensus_distance": Quantity("consensus_distance", "Mean consensus distance", "mean distance to the mean model"),
+    "consensus_distance_max": Quantity(
+        "consensus_distance_max", "Largest consensus distance", "largest distance to the mean model"
+    ),
     "time_per_iteration": Quantity("iteration_time_s", "Time per iteration", "time per iteration (ms)", 1000),
     "speedup": Quantity("speedup", "Speed-up", "speed-up over the fewest nodes"),
+    "time_split": Quantity("epoch_time_s", "Epoch time", "epoch time (s)"),
 }
-OF_TIMES = {"iteration_time_s", "speedup"}
+OF_TIMES = {"iteration_time_s", "speedup", "epoch_time_s"}
 """A run has one value of each, which depends on what its clock tells the time of."""
 
+SPLIT = {"compute_share": "computing", "wait_share": "waiting for communication", "data_share": "waiting for data"}
+_SPLIT_LOOKS = (("#0072B2", ""), ("#E69F00", "///"), ("#999999", "..."))  # told apart without colour too
 _HEADROOM = 0.08  # above the highest line, as a share of the axis
 
 _RC: dict[Any, Any] = {
@@ -98,6 +104,8 @@ def draw(
     frames.check_keys("--by", by or (), frame)
     quantity = _top1(frame) if y == "top1" else QUANTITIES[y]
     with mpl.rc_context(_RC):
+        if y == "time_split":
+            return _split(frame, quantity, by), f"{y}-nodes", []
         if against_nodes:
             return _against_nodes(frame, quantity, by, marks), f"{y}-nodes", []
         keys = frames.timed_apart(frame, by or frames.row_keys(frame, ("method", "nodes")))
@@ -225,6 +233,36 @@ def _against_nodes(
     return figure
 
 
+def _split(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None) -> "Figure":
+    """Stacked bars against the number of nodes, a panel for each method: what the time of an epoch goes into."""
+    frames.check_values("--y", [quantity.key, *SPLIT], frame)
+    keys = [key for key in by or _line_keys(frame) if key != "nodes"] or ["method"]
+    folded = frames.fold(frame, [*keys, "nodes"], [quantity.key, *SPLIT]).to_dict("records")
+    lines = list(dict.fromkeys(tuple(point[key] for key in keys) for point in folded))
+    labels = Labels(frame, keys, lines)
+    counts = sorted({point["runs"] for point in folded})
+    caption = _caption(frame, [*keys, "nodes"], counts, "")
+    shown = [share for share in SPLIT if any(point[f"{share}_mean"] for point in folded)]
+    figure, axes = panels_of(len(lines), labels, f"{quantity.title} and its split: {_timed(frame)}", caption)
+    for axis, line in zip(axes, lines, strict=True):
+        mine = [point for point in folded if tuple(point[key] for key in keys) == line]
+        below = [0.0] * len(mine)
+        for share, (colour, hatch) in zip(shown, _SPLIT_LOOKS, strict=False):
+            parts = [point[f"{quantity.key}_mean"] * (point[f"{share}_mean"] or 0.0) for point in mine]
+            look: dict[str, Any] = {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
+            axis.bar(
+                [str(point["nodes"]) for point in mine], parts, bottom=below, width=0.7, label=SPLIT[share], **look
+            )
+            below = [low + part for low, part in zip(below, parts, strict=True)]
+        axis.set_title(labels.text(line), fontsize=9)
+        axis.set_xlabel("nodes")
+        axis.set_axisbelow(True)
+        axis.grid(visible=False, axis="x")
+    axes[0].set_ylabel(quantity.label)
+    add_legend(figure, axes, labels, caption)
+    return figure
+
+
 def _histogram(frame: "pd.DataFrame", keys: Sequence[str]) -> "Figure":
     """The share of what was merged by its age, one step line a method."""
     from matplotlib.ticker import MaxNLocator
@@ -300,6 +338,7 @@ def _timed(frame: "pd.DataFrame") -> str:
 def _caption(frame: "pd.DataFrame", keys: Sequence[str], counts: Sequence[int], spread: str) -> str:
     setting = frames.setting_sentence(frame, {"dataset", "model", *(key for key in keys if frames.differs(frame, key))})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    folded = f"Mean over n = {n} runs, {spread} from min to max." if counts[-1] > 1 else "One run a line (n = 1)."
+    band = spread and f", {spread} from min to max"
+    folded = f"Mean over n = {n} runs{band}." if counts[-1] > 1 else "One run a line (n = 1)."
     notes = [*frames.time_notes(frame.to_dict("records")), *frames.seeds_note(frame, keys)]
     return "\n".join([f"{setting[:1].upper()}{setting[1:]}.", folded, *notes])

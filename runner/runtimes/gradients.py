@@ -11,9 +11,9 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ Gradients = tuple[Sequence[Tensor], Sequence[Vector]]
 """Losses () and gradients (d,), one of each per GPU of a worker."""
 
 Buffers = dict[str, Tensor]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 CHUNK_BYTES = 8 * 2**20
 """Of iterates in one batched pass: many, for each pass costs some milliseconds; but not more than fit the caches."""
@@ -115,7 +118,7 @@ class Replicas:
 
     Args:
         threads: of the pool; each computes with `threads_per_worker` threads of its own, which is a part of a
-            run's numerics and a setting of torch's per thread.
+            run's numerics and a setting of torch's per thread. The calling thread may compute too, and gets it as well.
     """
 
     def __init__(self, problem: Problem, ranks: int, threads: int, threads_per_worker: int) -> None:
@@ -123,11 +126,18 @@ class Replicas:
         own = dict(problem.model.named_buffers())
         self.buffers: list[Buffers] = [copied(own) for _ in range(ranks)] if own else []
         self.threads = threads
+        torch.set_num_threads(threads_per_worker)
         self._lock = threading.Lock()
         self._mine = threading.local()
         self.pool = ThreadPoolExecutor(
             threads, thread_name_prefix="gradients", initializer=torch.set_num_threads, initargs=(threads_per_worker,)
         )
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """The results in the items' order: of the pool, or of the calling thread where another would gain nothing."""
+        if self.threads == 1 or len(items) == 1:
+            return [function(item) for item in items]
+        return list(self.pool.map(function, items))
 
     def mine(self) -> Problem:
         """The calling thread's copy."""
@@ -227,9 +237,7 @@ class Pool(_Lazy):
 
     def _compute(self, every: list[_Asked]) -> None:
         left = deque(every)
-        pool = self.replicas.pool
-        for thread in [pool.submit(self._drain, left) for _ in range(min(self.replicas.threads, len(every)))]:
-            thread.result()
+        self.replicas.map(self._drain, [left] * min(self.replicas.threads, len(every)))
 
     def _drain(self, left: deque[_Asked]) -> None:
         while left:
@@ -251,7 +259,7 @@ class Batched(_Lazy):
     def _compute(self, every: list[_Asked]) -> None:
         size = max(16, CHUNK_BYTES // self.replicas.problem.x0.nbytes)
         chunks = [every[i : i + size] for i in range(0, len(every), size)]
-        for chunk, (losses, gradients) in zip(chunks, self.replicas.pool.map(self._chunk, chunks), strict=True):
+        for chunk, (losses, gradients) in zip(chunks, self.replicas.map(self._chunk, chunks), strict=True):
             for asked, loss, g in zip(chunk, losses.unbind(), gradients.unbind(), strict=True):
                 asked.done = loss, g
 
