@@ -1,5 +1,6 @@
 """Figures: top-1 or loss against epoch and time, what changes with the number of nodes, time split, and staleness."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -254,7 +255,7 @@ def _split(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None) 
                 [str(point["nodes"]) for point in mine], parts, bottom=below, width=0.7, label=SPLIT[share], **look
             )
             below = [low + part for low, part in zip(below, parts, strict=True)]
-        axis.set_title(labels.text(line), fontsize=9)
+        axis.set_title(textwrap.fill(labels.text(line), 38), fontsize=9)
         axis.set_xlabel("nodes")
         axis.set_axisbelow(True)
         axis.grid(visible=False, axis="x")

@@ -64,7 +64,9 @@ def test_the_first_time_counts(tmp_path: Path) -> None:
     assert time_to(one, 0.5) == 10.0
     assert time_to(one, 0.6) == time_to(one, 0.8) == 20.0
     assert time_to(one, 0.81) == math.inf
-    assert mean_top1(one) == pytest.approx(2 / 3)
+    assert mean_top1(one) == pytest.approx((5 + 6.5 + 7.5) / 30)  # level, then straight between evaluations
+    assert mean_top1(one, part=0.5) == pytest.approx((5 + 5 * (0.5 + 0.65) / 2) / 15)
+    assert mean_top1(one, part=0.1) == 0.5
     unreadable = run(tmp_path, "b", [(1, 10.0, None)])
     assert time_to(unreadable, 0.5) is None
     assert mean_top1(unreadable) is None

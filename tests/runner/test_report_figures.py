@@ -82,6 +82,26 @@ def test_time_per_iteration_against_nodes(results: Path) -> None:
     np.testing.assert_allclose(milliseconds, 1000 * np.mean(times, axis=1))
 
 
+def test_the_time_of_an_epoch_is_split_into_stacked_bars(results: Path) -> None:
+    figure, name, _ = figures.draw(find_runs(results), x="nodes", y="time_split", by=None)
+    assert name == "time_split-nodes"
+    assert [axis.get_title() for axis in figure.axes] == ["allreduce", "dpsgd", "sgp"]
+    axis = figure.axes[2]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["4", "8"]
+    seconds = [
+        np.mean(
+            [json.loads(path.read_text())["epoch_time_s"] for path in results.glob(f"runs/*/sgp-{n}-*/summary.json")]
+        )
+        for n in (4, 8)
+    ]
+    below = np.zeros(2)
+    for bars, share, label in zip(axis.containers, (0.75, 0.2, 0.05), figures.SPLIT.values(), strict=True):
+        assert bars.get_label() == label
+        np.testing.assert_allclose([bar.get_y() for bar in bars], below)
+        np.testing.assert_allclose([bar.get_height() for bar in bars], share * np.array(seconds))
+        below = below + [bar.get_height() for bar in bars]
+
+
 def test_each_clock_has_its_own_time_axis(results: Path) -> None:
     write_run(results, identity="virtual", clock="virtual", launcher="simulated", nodes=4, epochs=3, epoch_time_s=4000)
     figure, _, _ = figures.draw(find_runs(results), x=None, y=None, by=["algorithm"])

@@ -1,4 +1,4 @@
-"""Evaluations that lie closer than an epoch: where they are, and that they change nothing."""
+"""Which evaluations there are, also closer than an epoch, and of what; and that they change nothing."""
 
 from __future__ import annotations
 
@@ -58,6 +58,24 @@ def test_evaluations_twice_an_epoch(method: str, launcher: str, tmp_path: Path) 
         once = evaluations(tmp_path / "once", *METHODS[method], f"launcher={launcher}", "evaluation.every=1")
         timed = () if launcher == "simulated" else ("time_s",)
         assert [without(row, *timed) for row in rows[1::2]] == [without(row, *timed) for row in once]
+
+
+@pytest.mark.multiproc
+@pytest.mark.parametrize("launcher", ["local", "simulated"])
+def test_own_models_may_be_scored_at_the_end_alone(launcher: str, tmp_path: Path) -> None:
+    common = (*METHODS["sgp"], f"launcher={launcher}")
+    always, end = (evaluations(tmp_path / own, *common, f"evaluation.own={own}") for own in ("always", "end"))
+    scores = ("top1_workers_mean", "top1_workers_std", "loss_workers_mean")
+    timed = () if launcher == "simulated" else ("time_s",)
+    assert without(always[-1], *timed) == without(end[-1], *timed)
+    assert [without(row, *scores, *timed) for row in always] == [without(row, *scores, *timed) for row in end]
+    assert all(row[key] is None for row in end[:-1] for key in scores)
+    assert not any(row[key] is None for row in always for key in scores)
+
+
+def test_own_models_that_are_shown_are_scored_always() -> None:
+    with pytest.raises(ConfigError, match=r"^evaluation\.own=end: evaluation\.model=workers"):
+        configure(*RUN, "evaluation.own=end", "evaluation.model=workers")
 
 
 def without(row: Row, *keys: str) -> Row:
