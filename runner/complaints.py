@@ -98,7 +98,7 @@ def _missing_option(error: MissingConfigException) -> str:
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
     parent = error.parent_node
-    known = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
+    known = [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []
     key = str(error.full_key or error.key)
     return f"{key}: there is no such key; {nearest(key.rpartition('.')[2], known)}"
 

@@ -6,11 +6,13 @@ cells are known and checked. Hydra is imported when there is something to compos
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ from runner.config import Config, Schema, conf_dir, from_composed, on_slurm
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from runner.sweeps import Composed
 
 FLAGS_WITH_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
@@ -45,7 +49,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     asked = studies.asked(arguments)
     lines = [studies.expand(study, scale, arguments) for study, scale in asked] or [[arguments]]
-    composed = [[cell for line in each for cell in compose(line)] for each in lines]
+    composed = [[cell for line in compose_all(each) for cell in line] for each in lines]
     if not any(composed):  # --cfg and the like have answered already
         return 0
     from runner.launchers import local
@@ -86,17 +90,20 @@ def _main(arguments: list[str]) -> int:
     return exit_status
 
 
-def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
-    """Every cell that the command line asks for: (configuration, its overrides).
+Cell = tuple[Config, list[str]]
+"""A configuration, and its overrides."""
+
+
+def compose(arguments: list[str]) -> list[Cell]:
+    """Every cell that the command line asks for.
 
     Raises:
         ConfigError: an unknown group, option or key, a wrong type, a value out of range.
     """
     import hydra
-    from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
 
-    from runner import complaints, sweeps
+    from runner import sweeps
 
     composed: list[sweeps.Composed] = []
 
@@ -104,12 +111,47 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
         now = HydraConfig.get()
         composed.append((cell, dict(now.runtime.choices), [str(override) for override in now.overrides.task]))
 
+    with _set_up(arguments):
+        sweeps.collect_in(composed)
+        argv, sys.argv = sys.argv, [sys.argv[0], *in_hydras_order([*_site(), *arguments])]
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(collect)()
+            return _checked(composed)
+        finally:
+            sys.argv = argv
+
+
+def compose_all(lines: list[list[str]]) -> list[list[Cell]]:
+    """As `compose` does each line by itself; what several lines load is loaded once."""
+    if len(lines) == 1 or any(word.startswith("-") and word != "-m" for line in lines for word in line):
+        return [compose(line) for line in lines]
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from runner import sweeps
+
+    composed = []
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        composer = sweeps.Composer.of(hydra.config_loader, _site())
+        for line in lines:
+            with _set_up(line):
+                composed.append(_checked(list(composer.line([word for word in line if word != "-m"]))))
+    return composed
+
+
+@contextlib.contextmanager
+def _set_up(arguments: list[str]) -> Iterator[None]:
+    """What Hydra must find, and its complaints in our words."""
+    from hydra.core.config_store import ConfigStore
+
+    from runner import complaints
+
     for argument in arguments:
         if argument.startswith("~"):  # a run that lacks a key is one from before the key was there: see runner.identity
             raise ConfigError(f"{argument}: a key cannot be taken out; set it to the value that you want")
-
     ConfigStore.instance().store(name="schema", node=Schema)
-    sweeps.collect_in(composed)
     here = "slurm" if shutil.which("sbatch") else "local"
     asked = os.environ.get("DISTSGD_LAUNCHER")
     if asked in ("auto", "simulated"):
@@ -120,18 +162,20 @@ def compose(arguments: list[str]) -> list[tuple[Config, list[str]]]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them
     with tempfile.TemporaryDirectory() as scratch:  # Hydra's record of a sweep; ours is in each run's folder
         os.environ["RUN_EXPERIMENT_SCRATCH"] = scratch
-        argv, sys.argv = sys.argv, [sys.argv[0], *in_hydras_order([*_site(), *arguments])]
         try:
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(collect)()
-            for cell, _, _ in composed:
-                complaints.check_keys(cell)
-            return [(from_composed(cell, choices, overrides), overrides) for cell, choices, overrides in composed]
+            yield
         except ConfigError:
             raise
         except complaints.CAUSES as error:
             raise ConfigError(complaints.explain(error, arguments)) from error
-        finally:
-            sys.argv = argv
+
+
+def _checked(composed: list[Composed]) -> list[Cell]:
+    from runner import complaints
+
+    for cell, _, _ in composed:
+        complaints.check_keys(cell)
+    return [(from_composed(cell, choices, overrides), overrides) for cell, choices, overrides in composed]
 
 
 def _site() -> list[str]:

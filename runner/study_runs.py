@@ -17,9 +17,9 @@ def cells_of(study: studies.Study, scale: str) -> list[Config]:
     Raises:
         ConfigError: as for `run-experiment`.
     """
-    from runner.main import compose
+    from runner.main import compose_all
 
-    return [config for command in study.commands(scale) for config, _ in compose(command)]
+    return [config for line in compose_all(study.commands(scale)) for config, _ in line]
 
 
 def found(cells: Sequence[Config], preset: str, places: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -37,7 +37,7 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
 
     Where the study has none of that method, from the paper's preset; nothing where that knows no such method.
     """
-    from runner.main import compose
+    from runner.main import compose_all
 
     told: dict[str, None] = {}
     theirs: dict[str, list[Config]] = {}
@@ -48,7 +48,7 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
             lines = [line for line in papers_lines if f"algorithm={name}" in line]
             lines = lines or [[f"experiment={study.paper}/paper", f"algorithm={name}"]]
             try:
-                theirs[name] = [config for line in lines for config, _ in compose(line)]
+                theirs[name] = [config for line in compose_all(lines) for config, _ in line]
             except ConfigError:  # an option of the user's own has nothing to be held against
                 theirs[name] = []
         differences = [studies.deviations(cell, paper | {"seed": cell["seed"]}) for paper in theirs[name]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runner import sweeps
+from runner import studies, sweeps
 from runner.build import ConfigError
-from runner.main import compose
+from runner.main import compose, compose_all
 
 SWEEPS = [  # overrides, separated by two spaces
     "algorithm=sgp,easgd  seed=0,1  optimizer.lr=0.1",
@@ -33,6 +33,17 @@ def composed(typed: str) -> list[object] | str:
 @pytest.mark.parametrize("typed", [*SWEEPS, *REFUSED])
 def test_a_cell_is_what_it_would_be_alone(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     quickly = composed(typed)
-    monkeypatch.setattr(sweeps.Cells, "_is_plain", lambda *_: False)
+    monkeypatch.setattr(sweeps.Composer, "_is_plain", lambda *_: False)
     assert quickly == composed(typed)
     assert isinstance(quickly, list) == (typed in SWEEPS)
+
+
+@pytest.mark.parametrize("study", ["sgp/assumptions", "gossip/failures", "hier_avg/time_per_iteration"])
+def test_a_line_of_a_study_is_what_it_would_be_alone(study: str) -> None:
+    lines = studies.load(study).commands("virtual")[::5]
+    assert compose_all(lines) == [compose(line) for line in lines]
+
+
+def test_a_line_that_cannot_be_composed_is_named() -> None:
+    with pytest.raises(ConfigError, match="nodez"):
+        compose_all([["-m", "nodes=2"], ["-m", "nodez=2"]])
