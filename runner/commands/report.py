@@ -54,6 +54,8 @@ def report(
         if scale not in studies.SCALES:
             raise unknown_name("--scale", scale, studies.SCALES)
 
+        from rich.console import Console
+
         from runner.claims.published import beside_measured
         from runner.claims.register import judge
         from runner.report.page import Page
@@ -64,7 +66,11 @@ def report(
         if not mine:
             known = sorted({each for study in every for each in study.lines})
             raise ValueError(f"--scale {scale}: {paper} has the scales {', '.join(known)}")
-        sections = [section_of(study, scale, places, files) for study in mine]
+        sections = []
+        with Console(stderr=True).status("") as status:  # on a terminal: a page takes seconds for each study
+            for number, study in enumerate(mine, 1):
+                status.update(f"{study.name}, {number} of {len(mine)}")
+                sections.append(section_of(study, scale, places, files))
         for problem in dict.fromkeys(each for section in sections for each in section.problems if "skipped" in each):
             say(problem)  # once, of whichever studies could have had it
         page = Page(
