@@ -32,6 +32,7 @@ class Y(StrEnum):
     """What a figure shows."""
 
     top1 = "top1"
+    error = "error"
     loss = "loss"
     consensus_distance = "consensus_distance"
     consensus_distance_max = "consensus_distance_max"

@@ -201,12 +201,12 @@ def in_hydras_order(arguments: list[str]) -> list[str]:
 
 
 def _about(study: studies.Study, scale: str, cells: list[Config]) -> list[str]:
-    """What a study is, and how the setting of its runs differs from the paper's."""
+    """What a study is, and how the setting of its runs differs from that of scale=paper."""
     from runner.study_runs import deviations_of
 
     differs = deviations_of(study, cells)
-    told = f"scale {scale}" + (f", which differs from the paper's setting in {', '.join(differs)}" if differs else "")
-    return [f"{study.title}; {study.source}", *study.notes, told]
+    told = f"scale {scale}" + (f", which differs from scale=paper in {', '.join(differs)}" if differs else "")
+    return [f"{study.title}; {study.source}", *study.notes, f"scale=paper: {studies.paper_setting(study.paper)}", told]
 
 
 def announcements(cells: list[Config]) -> list[str]:

@@ -8,6 +8,7 @@ it: it lies in results/runs/<paper>/<scale>.
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -183,11 +184,34 @@ def narrowed(arguments: list[str]) -> bool:
     return any(not is_outside(key) for key in keys)
 
 
-def deviations(here: Config, paper: Config) -> list[str]:
-    """In which settings one composed configuration differs from the paper's: "epochs 12 (paper: 90)", ...
+def paper_setting(paper: str) -> str:
+    """What scale=paper stands for, and what of it is unverified: the words at the head of its preset."""
+    lines = _path(f"{paper}/paper").read_text().splitlines()[1:]
+    return " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line[:1] == "#", lines))
+
+
+def paper_keys(paper: str) -> set[str]:
+    """The groups and dotted keys that the preset of scale=paper sets."""
+    content = _read(f"{paper}/paper")
+    groups = {key.rpartition("/")[2] for each in content.pop("defaults", []) for key in each}
+    return groups | {key for key, _ in flat(content)}
+
+
+def deviations(here: Config, paper: Config, known: set[str] | None = None) -> list[str]:
+    """In which settings a composed configuration differs from one of scale=paper: "epochs 12 (scale=paper: 90)", ...
 
     Of a group of which another option is chosen, only that is said; of a simulated cluster, what its options have not.
+
+    Args:
+        known: the keys that count, where the other configuration has others by default only.
     """
+
+    def counts(key: str) -> bool:
+        return known is None or key in known
+
+    def differs(key: str, ours: object, theirs: object) -> str:
+        return f"{key} {ours} (scale=paper: {theirs})"
+
     idle = {"dataset", "model", "schedule", "optimizer", "evaluation"} if timing_only(here) else set()
     ours, theirs = here["choices"], paper["choices"]
     found = []
@@ -195,17 +219,22 @@ def deviations(here: Config, paper: Config) -> list[str]:
         idle = idle | {*VIRTUAL_GROUPS, "launcher"}
         own = [each for each in settings(here).split(", ") if each.partition(".")[0] in VIRTUAL_GROUPS]
         cluster = ", ".join([f"cluster {ours['cluster']}", f"time as for cost {ours['cost']}", *own])
-        found.append(f"simulated: {cluster} (paper: real machines)")
+        found.append(differs("simulated:", cluster, "real machines"))
     found += [
-        f"{group} {option} (paper: {theirs.get(group)})"
+        differs(group, option, theirs.get(group))
         for group, option in sorted(ours.items())
-        if group in MATTER - idle and option != theirs.get(group)
+        if group in MATTER - idle and counts(group) and option != theirs.get(group)
     ]
     values = dict(_settings(paper))
+    rate, fixed = here["optimizer"].get("reference_lr"), paper["optimizer"].get("lr")
+    if fixed is not None and rate is not None and "optimizer" not in idle:
+        found.append(differs("learning rate", f"{rate:g} per 256 images", f"{fixed:g}"))
     for key, value in _settings(here):
         group = key.partition(".")[0]
-        if group not in idle and ours.get(group) == theirs.get(group) and values.get(key) != value:
-            found.append(f"{key} {as_typed(value)} (paper: {as_typed(values.get(key))})")
+        if key == "optimizer.reference_lr" and fixed is not None:
+            continue
+        if group not in idle and counts(key) and ours.get(group) == theirs.get(group) and values.get(key) != value:
+            found.append(differs(key, as_typed(value), as_typed(values.get(key))))
     return found
 
 

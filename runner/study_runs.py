@@ -33,25 +33,27 @@ def found(cells: Sequence[Config], preset: str, places: Sequence[Path]) -> tuple
 
 
 def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
-    """In which settings any of its cells differs from the most alike of the study's runs at the paper's scale.
+    """In which settings any of its cells differs from the most alike of the study's runs at scale=paper.
 
-    Where the study has none of that method, from the paper's preset; nothing where that knows no such method.
+    Where the study has none of that method, from what the preset of that scale sets.
     """
     from runner.main import compose_all
 
     told: dict[str, None] = {}
-    theirs: dict[str, list[Config]] = {}
+    theirs: dict[str, tuple[list[Config], set[str] | None]] = {}
     papers_lines = study.commands("paper") if "paper" in study.lines else []
     for cell in (cell for cell in cells if cell["seed"] == cells[0]["seed"]):
         name = cell["choices"]["algorithm"]
         if name not in theirs:
             lines = [line for line in papers_lines if f"algorithm={name}" in line]
+            known = None if lines else studies.paper_keys(study.paper)
             lines = lines or [[f"experiment={study.paper}/paper", f"algorithm={name}"]]
             try:
-                theirs[name] = [config for line in compose_all(lines) for config, _ in line]
+                theirs[name] = [config for line in compose_all(lines) for config, _ in line], known
             except ConfigError:  # an option of the user's own has nothing to be held against
-                theirs[name] = []
-        differences = [studies.deviations(cell, paper | {"seed": cell["seed"]}) for paper in theirs[name]]
+                theirs[name] = [], known
+        papers, known = theirs[name]
+        differences = [studies.deviations(cell, paper | {"seed": cell["seed"]}, known) for paper in papers]
         if differences:
             fewest = min(differences, key=len)
             told.update(dict.fromkeys(fewest))

@@ -27,8 +27,9 @@ HEAD = "# Learning rates per 256 images, by scale and method, as scripts/choose_
 def chosen(study: studies.Study, scale: str, results_dir: Path) -> dict[str, float]:
     """By the words of its lines that have a rate each: "algorithm=sgp"."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for command in study.commands(scale):
-        words = " ".join(word for word in command if word.partition("=")[0] in study.by)
+    commands = study.commands(scale)
+    for command in commands:
+        words = " ".join(word for word in command if word.partition("=")[0] in study.by and not shared(word, commands))
         for composed, _ in compose([*command, f"results_dir={results_dir}"]):
             config = resolve(composed)
             rate, folder = float(config["optimizer"]["reference_lr"]), run_folder(config)
@@ -43,6 +44,11 @@ def chosen(study: studies.Study, scale: str, results_dir: Path) -> dict[str, flo
         told = ", ".join(f"{-rate:g}: {100 * top1:.2f} %" for top1, rate in sorted(tried, key=lambda each: -each[1]))
         print(f"{words}: {best:g}{' (edge of the grid)' if best in (grid[0], grid[-1]) else ''}, of {told}")
     return {words: -max(tried)[1] for words, tried in sorted(found.items())}
+
+
+def shared(word: str, commands: list[list[str]]) -> bool:
+    """Whether all lines of several have that word: it tells none of them apart."""
+    return len(commands) > 1 and all(word in command for command in commands)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from runner import studies
 from runner.report.runs import Run
 from runner.study_runs import cells_of, found
 
+A_MINUTE_S = 60.0
 FILES = ("config.yaml", "evaluations.jsonl", "summary.json")
 
 
@@ -29,10 +30,13 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"))
     parser.add_argument("--showcase", type=Path, default=Path("results/showcase"))
     arguments = parser.parse_args()
+    known = [study for study in map(studies.load, studies.names()) if study.paper == arguments.paper]
+    every = [study for study in known if arguments.scale in study.lines]
     kept: dict[str, Run] = {}
-    for study in map(studies.load, studies.names()):
-        if study.paper != arguments.paper or arguments.scale not in study.lines:
-            continue
+    if not arguments.only_time:  # what no study wants any more goes
+        for preset in sorted({study.preset(arguments.scale) for study in every}):
+            shutil.rmtree(arguments.showcase / "runs" / preset, ignore_errors=True)
+    for study in every:
         preset = study.preset(arguments.scale)
         cells = cells_of(study, arguments.scale)
         runs, _ = found(cells, preset, [arguments.results_dir])
@@ -60,8 +64,9 @@ def measured(runs: Sequence[Run]) -> dict[str, str]:
         [(run.folder / name).stat().st_mtime for name in ("environment.json", "summary.json")] for run in runs
     )
     busy_s, reached = 0.0, 0.0
-    for begun, ended in times:  # of what overlaps, once
-        busy_s += max(0.0, ended - max(begun, reached))
+    for begun, ended in times:  # of what overlaps, once; composing the next runs and drawing the last is part of it
+        gap_s = begun - reached
+        busy_s += max(0.0, ended - max(begun, reached)) + (gap_s if 0 < gap_s < A_MINUTE_S else 0.0)
         reached = max(reached, ended)
     at_once = max(sum(begun <= moment < ended for begun, ended in times) for moment, _ in times)
 

@@ -12,7 +12,7 @@ from runner.claims.evidence import Values
 
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 CONFIDENCE = 0.95
-ACROSS = "its interval, or its seeds, lie on both sides of the limit"
+ACROSS = "its interval lies on both sides of the limit"
 BETWEEN = "its interval, or when a top-1 was reached, between two evaluations, lies on both sides"
 
 
@@ -41,9 +41,12 @@ class Answer:
         return "; ".join(filter(None, [self.part, self.assumption]))
 
 
-def decided(*holds: bool) -> Verdict:
-    """Of numbers with little noise or none: whether every seed says so, or none does."""
-    return "holds" if all(holds) else "undecided" if any(holds) else "does not hold"
+def positive(margins: Iterable[float]) -> Verdict:
+    """Whether a margin, one by seed, is above 0 in the mean: by its confidence interval, Student's t."""
+    found = [*margins]
+    mean, error = statistics.fmean(found), statistics.stdev(found) / math.sqrt(len(found))
+    half = _quantile(len(found) - 1) * error if error > 1e-12 * abs(mean) else 0.0
+    return "holds" if mean - half > 0 else "does not hold" if mean + half <= 0 else "undecided"
 
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:
@@ -58,7 +61,14 @@ def either(verdicts: Iterable[Verdict]) -> Verdict:
     return next((each for each in ("holds", "undecided") if each in found), "does not hold")
 
 
-def difference(a: Values, b: Values, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+def _quantile(freedom: float) -> float:
+    """Of Student's t, for a two-sided interval."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
+def difference(a: Values, b: Values) -> tuple[float, float, float]:
     """mean(a) - mean(b), and its confidence interval by Welch's t.
 
     One side may have no spread (virtual times often have none): scipy's own test then complains of lost precision.
@@ -67,10 +77,8 @@ def difference(a: Values, b: Values, confidence: float = CONFIDENCE) -> tuple[fl
     errors = [statistics.variance(side.of.values()) / len(side.of) for side in (a, b)]
     if sum(errors) < (1e-12 * max(abs(a.mean), abs(b.mean))) ** 2:
         return gap, gap, gap
-    from scipy import stats
-
     freedom = sum(errors) ** 2 / sum(error**2 / (len(side.of) - 1) for error, side in zip(errors, (a, b), strict=True))
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(errors))
+    half = _quantile(freedom) * math.sqrt(sum(errors))
     return gap, gap - half, gap + half
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from runner.identity import is_outside
-from runner.report.curves import not_before, time_to
+from runner.identity import content, is_outside
+from runner.report.curves import Heights, mean_height, not_before, time_to, top1_curve
 from runner.report.runs import Run, finished, parsed, read_evaluations, shorten
 
 
@@ -47,8 +48,12 @@ class Values:
         return statistics.fmean(self.of.values())
 
     def __truediv__(self, other: Values) -> Values:
-        """Seed by seed; of a side that has one value for all, that one."""
+        """Seed by seed."""
         return Values({seed: mine / its for seed, (mine, its) in by_seed(self, other).items()})
+
+    def __sub__(self, other: Values) -> Values:
+        """Seed by seed."""
+        return Values({seed: mine - its for seed, (mine, its) in by_seed(self, other).items()})
 
     def told(self, form: str, scale: float = 1.0, unit: str = "") -> str:
         """Mean ± standard deviation and unit; a time that some runs never reached is "never".
@@ -67,15 +72,14 @@ class Values:
 
 
 def by_seed(*sides: Values) -> dict[int, tuple[float, ...]]:
-    """The values of all sides, of each seed that all have; what has one value stands beside each.
+    """The values of all sides, of each seed that all have.
 
     Raises:
         MissingRunsError: they have no seed in common.
     """
-    several = [{*side.of} for side in sides if len(side.of) > 1] or [{*sides[0].of}]
-    if not (seeds := sorted(set.intersection(*several))):
+    if not (seeds := sorted(set.intersection(*({*side.of} for side in sides)))):
         raise MissingRunsError("no seeds that both sides of a comparison have")
-    return {seed: tuple(side.of[seed] if len(side.of) > 1 else side.mean for side in sides) for seed in seeds}
+    return {seed: tuple(side.of[seed] for side in sides) for seed in seeds}
 
 
 SEEDS = 3
@@ -96,11 +100,13 @@ class Evidence:
         runs: of one preset; where the same run is there twice, the first counts.
         used: those that have been asked for something.
         problems: what could not be read.
+        curves: what has been read, by folder.
     """
 
     runs: Sequence[Run]
     used: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    curves: dict[Path, Heights] = field(default_factory=dict)
 
     @classmethod
     def of(cls, preset: str, results_dirs: Sequence[Path]) -> Evidence:
@@ -115,8 +121,21 @@ class Evidence:
 
     def reached(self, top1: float, **conditions: Any) -> Values:
         """When the runs reached a top-1, in seconds of training; errors as `measured`."""
-        seen = self.measured(partial(time_to, top1=top1), **conditions)
-        return Values(seen.of, self.measured(partial(not_before, top1=top1), **conditions).of)
+        late = self.measured(lambda run: time_to(self._curve(run), top1), **conditions)
+        early = self.measured(lambda run: not_before(self._curve(run), top1), **conditions)
+        return Values(late.of, early.of)
+
+    def height(self, part: float = 1.0, **conditions: Any) -> Values:
+        """Top-1 in the mean over the first `part` of training; errors as `measured`."""
+        return self.measured(lambda run: mean_height(self._curve(run), part), **conditions)
+
+    def _curve(self, run: Run) -> Heights:
+        """A file is read once, however often its curve is asked for."""
+        if run.folder not in self.curves:
+            if problem := read_evaluations(run)[1]:
+                self.problems.append(problem)
+            self.curves[run.folder] = top1_curve(run)
+        return self.curves[run.folder]
 
     def measured(self, metric: str | Measure, *, seeds: int = SEEDS, **conditions: Any) -> Values:
         """A metric of the runs of which all conditions hold, e.g. algorithm="sgp", cluster__inter__efficiency=0.95.
@@ -127,17 +146,17 @@ class Evidence:
 
         Raises:
             MissingRunsError: of fewer seeds than that.
-            ValueError: the conditions leave something open in which these runs differ.
+            ValueError: the conditions leave something open in which these runs differ, or one of them diverged.
         """
         wanted = {key.replace("__", "."): value for key, value in conditions.items()}
         alike = [each for each in self._settings if all(each[1].get(k) == v for k, v in wanted.items())]
         found = [run for run, _ in alike]
-        if differing := sorted({key for _, settings in alike for key in _differing(settings, alike[0][1])}):
+        differing = sorted({key for _, settings in alike for key in _differing(settings, alike[0][1])})
+        if differing and len({_content(run) for run in found}) > 1:
             raise ValueError(f"runs of {wanted} differ in {shorten(differing)} too")
-        for run in found if callable(metric) else ():
-            if not run.timing_only and (problem := read_evaluations(run)[1]):
-                self.problems.append(problem)
         told = [(run, metric(run) if callable(metric) else run.values.get(metric)) for run in found]
+        if lost := [run.identity for run, value in told if value is None and not callable(metric)]:
+            raise ValueError(f"runs of {wanted} have no {metric}, as where training diverged: {shorten(lost)}")
         measured = [(int(run.values.get("seed") or 0), float(value)) for run, value in told if value is not None]
         values = dict(measured)
         if len(values) < len(measured):
@@ -173,6 +192,15 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
         and not isinstance(one.get(key), dict)
         and not isinstance(other.get(key), dict)
     }
+
+
+def _content(run: Run) -> str:
+    """What makes its identity, but for the seed: keys that have no effect, or came later, do not count."""
+    config = parsed((run.folder / "config.yaml").read_bytes())
+    try:
+        return json.dumps(content(config) | {"seed": None}, sort_keys=True)
+    except (LookupError, TypeError, AttributeError):  # not as the runner writes it
+        return run.identity
 
 
 def _nodes(node: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.claims.answers import BETWEEN, Answer, decided, every, listed, longer, smaller
+from runner.claims.answers import BETWEEN, Answer, every, listed, longer, positive, smaller
 from runner.claims.assumptions import AFTER, BEHIND, CLUSTERS, IDEAL, LINKS, STRAGGLER
 from runner.claims.evidence import Evidence, Values, by_seed
 
@@ -38,8 +38,8 @@ def server(evidence: Evidence) -> list[Answer]:
             for name in ("easgd", "async_sgd", "gossip_pull", "allreduce")
         }
         seen = by_seed(*factors.values()).values()
-        more = [min(easgd, async_sgd) > max(gossip, allreduce) for easgd, async_sgd, gossip, allreduce in seen]
-        answers.append(Answer(decided(*more), longer(factors), len(more), assumption=assumption))
+        more = [min(easgd, async_sgd) - max(gossip, allreduce) for easgd, async_sgd, gossip, allreduce in seen]
+        answers.append(Answer(positive(more), longer(factors), len(more), assumption=assumption))
     return answers
 
 
@@ -70,8 +70,8 @@ def failures(evidence: Evidence) -> list[Answer]:
                 / _timed(evidence, name, cluster, **common, **well)
                 for name in ("allreduce", "gossip_pull", "gossip_push")
             }
-            more = [allreduce > max(gossip) for allreduce, *gossip in by_seed(*factors.values()).values()]
-            answers.append(Answer(decided(*more), longer(factors), len(more), what, where))
+            more = [allreduce - max(gossip) for allreduce, *gossip in by_seed(*factors.values()).values()]
+            answers.append(Answer(positive(more), longer(factors), len(more), what, where))
     return answers
 
 

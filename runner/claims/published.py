@@ -72,7 +72,8 @@ def _of_sgp(row: dict[str, str], evidence: Evidence, timing: Timing) -> list[str
     relation = "" if row["relation"] == "equal" else f"{row['relation']} "
     unit = {"hour": "h", "percent": "%", "percentage point": "points", "ratio": "times"}[row["unit"]]
     nodes = f", {row['nodes']} nodes" if row["nodes"] else ""
-    what = f"{row['metric'].replace('_', ' ').replace('top1', 'top-1')}, {row['algorithm']}{nodes}"
+    sides = " - ".join(reversed(row["algorithm"].split(" - ")))  # how much higher the baseline is, as claims say it
+    what = f"{row['metric'].replace('_', ' ').replace('top1', 'top-1')}, {sides}{nodes}"
     published = f"{relation}{row['value']} {unit}{SHOWN[row['mark']]}"
     return [what, published, measured, difference, f"{row['version']}: {row['source']}"]
 
@@ -95,7 +96,7 @@ def _measured(row: dict[str, str], evidence: Evidence, timing: Timing) -> tuple[
             told = []
             for nodes in row["nodes"].split(" to "):
                 gap = sgp.gap(evidence, int(nodes))
-                told.append(f"{-gap.points:.2f} points ({-gap.high:.2f} to {-gap.low:.2f}) on {nodes} nodes")
+                told.append(f"{gap.points:.2f} points ({gap.low:.2f} to {gap.high:.2f}) on {nodes} nodes")
             return "; ".join(told), "–"
     except (MissingRunsError, ValueError):
         return "not run", "–"
@@ -108,6 +109,9 @@ def _of_slowmo(
     """What a row of slowmo.csv says of a method with or without SlowMo: its accuracy, its time."""
     column, lines = "_slowmo" if with_it else "", []
     name, nodes = WITH_SLOWMO.get(row["algorithm"], "") if with_it else row["algorithm"], int(row["nodes"])
+    if row[f"train_loss{column}"]:
+        loss = f"{row[f'train_loss{column}']}{SHOWN[row['mark']]}"
+        lines.append([f"training loss, {row['dataset']}, {_named(row, with_it)}", loss, "–", "–", row["source"]])
     if row[f"val{column}"]:
         top1 = "–"
         if row["dataset"] == "CIFAR-10":  # whose place the small task takes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from runner.claims.answers import BETWEEN, Answer, at_most, decided, difference, every, listed, smaller
+from runner.claims.answers import BETWEEN, Answer, at_most, difference, every, listed, positive, smaller
 from runner.claims.assumptions import IDEAL_CLUSTER, LINKS, NOISE
 from runner.claims.evidence import Evidence, Measure, Values, by_seed
 from runner.report.runs import Run
@@ -44,7 +44,7 @@ def amortise(evidence: Evidence) -> list[Answer]:
         ratios = (often / rarely).of.values()
         told = f"{often.told('.3f', 1000)} ms with T=1, {rarely.told('.4f', 1000)} ms with T=50"
         numbers = f"{told}: 1 / {sum(ratios) / len(ratios):.0f}"
-        verdict = decided(*(1.1 * ratio >= 50 for ratio in ratios))
+        verdict = positive(1.1 * ratio - 50 for ratio in ratios)
         answers.append(Answer(verdict, numbers, len(ratios), assumption=assumption))
     return answers
 
@@ -55,17 +55,17 @@ def _wait_s(run: Run) -> float:
 
 
 def better(evidence: Evidence) -> list[Answer]:
-    """At 16 learners and equal intervals SASGD takes at least 1 % less time an iteration than either of the other two.
+    """At 16 learners and equal intervals SASGD waits less for communication, per iteration, than either of the others.
 
     And its top-1 is higher.
     """
     answers = []
     for T in INTERVALS:
         for assumption in ASSUMPTIONS:
-            times = {name: _timed(evidence, "iteration_time_s", name, T, assumption) for name in METHODS}
-            faster = [mine <= 0.99 * min(others) for mine, *others in by_seed(*times.values()).values()]
-            numbers = listed(times, ".4f", 1000, "ms")
-            answers.append(Answer(decided(*faster), numbers, len(faster), f"communication, T={T}", assumption))
+            waits = {name: _timed(evidence, _wait_s, name, T, assumption) for name in METHODS}
+            less = [min(others) - mine for mine, *others in by_seed(*waits.values()).values()]
+            numbers = listed(waits, ".4f", 1000, "ms")
+            answers.append(Answer(positive(less), numbers, len(less), f"communication, T={T}", assumption))
         top1 = {name: _trained(evidence, "top1", name, T) for name in METHODS}
         higher = [at_most(*difference(top1[name], top1["sasgd"])[1:], 0.0) for name in ("downpour", "eamsgd")]
         seeds = min(len(each.of) for each in top1.values())

@@ -76,6 +76,7 @@ def report(
         page = Page(
             title=TITLES[paper],
             subtitle=f"Scale {scale}. Made by `experiments report {paper} --scale {scale}`.",
+            setting=studies.paper_setting(paper),
             claims=judge(places, scale, paper),
             sections=sections,
             published=beside_measured(paper, scale, places),

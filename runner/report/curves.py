@@ -95,52 +95,48 @@ def folded_curves(runs: Sequence[Run], by: Sequence[str], value: str) -> tuple[l
     ], problems
 
 
-def time_to(run: Run, top1: float) -> float | None:
-    """Seconds of training until an evaluation of the run's own model first shows that top-1; inf where none does.
-
-    None where the run has no evaluation.
-    """
-    rows = _top1(run)
-    return next((seconds for seconds, value in rows if value >= top1), math.inf) if rows else None
+Heights = Sequence[tuple[float, float]]
+"""(seconds of training, top-1) of a run's evaluations."""
 
 
-def not_before(run: Run, top1: float) -> float | None:
-    """Seconds of training at the last evaluation that does not show that top-1 yet; of a run that never does, its last.
-
-    Between this and `time_to` it was reached, if ever. None where the run has no evaluation.
-    """
-    rows = _top1(run)
-    below = itertools.takewhile(lambda row: row[1] < top1, rows)
-    return max((seconds for seconds, _ in below), default=0.0) if rows else None
-
-
-def mean_top1(run: Run, part: float = 1.0) -> float | None:
-    """Top-1 of the run's own model in the mean over the first `part` of its training: how high its learning curve lies.
-
-    The curve is straight between evaluations, and level before the first. None where the run has none.
-    """
-    rows = [(0.0, 0.0), *_top1(run)]
-    if len(rows) == 1:
-        return None
-    rows[0] = (0.0, rows[1][1])
-    end = part * rows[-1][0]
-    area = 0.0
-    for (start, low), (stop, high) in itertools.pairwise(rows):
-        if start < end:
-            reached = min(stop, end)
-            there = low + (high - low) * (reached - start) / (stop - start)
-            area += (reached - start) * (low + there) / 2
-    return area / end
-
-
-def _top1(run: Run) -> list[tuple[float, float]]:
-    """(seconds of training, top-1 of the run's own model) of each evaluation that has both; none of a broken file."""
+def top1_curve(run: Run) -> Heights:
+    """Of the run's own model, of each evaluation that has both; none of a broken file."""
     key = top1_key(run.values.get("evaluated_model"))
     evaluations, problem = read_evaluations(run)
     if problem or not evaluations or evaluations[-1]["epoch"] < (run.values.get("epochs") or 0):
         return []
     rows = [(_number(row.get("time_s")), _number(row.get(key))) for row in evaluations]
     return [(seconds, value) for seconds, value in rows if not math.isnan(seconds + value)]
+
+
+def time_to(curve: Heights, top1: float) -> float | None:
+    """Seconds until an evaluation first shows that top-1; inf where none does, None where there is no evaluation."""
+    return next((seconds for seconds, value in curve if value >= top1), math.inf) if curve else None
+
+
+def not_before(curve: Heights, top1: float) -> float | None:
+    """Seconds at the last evaluation that does not show that top-1 yet; of a run that never does, its last.
+
+    Between this and `time_to` it was reached, if ever. None where there is no evaluation.
+    """
+    below = itertools.takewhile(lambda row: row[1] < top1, curve)
+    return max((seconds for seconds, _ in below), default=0.0) if curve else None
+
+
+def mean_height(curve: Heights, part: float = 1.0) -> float | None:
+    """The mean over the first `part` of training: how high the learning curve lies.
+
+    It is straight between evaluations, and level before the first. None where there is no evaluation.
+    """
+    if not curve:
+        return None
+    end, area = part * curve[-1][0], 0.0
+    for (start, low), (stop, high) in itertools.pairwise([(0.0, curve[0][1]), *curve]):
+        if start < end:
+            reached = min(stop, end)
+            there = low + (high - low) * (reached - start) / (stop - start)
+            area += (reached - start) * (low + there) / 2
+    return area / end
 
 
 def _fold(key: tuple[Any, ...], group: list[list[dict[str, Any]]], value: str) -> Curve:
@@ -172,6 +168,7 @@ def _evaluated(runs: Sequence[Run]) -> tuple[list[tuple[Run, list[dict[str, Any]
             rows, problem = read_evaluations(run)
             for row in rows:
                 row["top1"] = row.get(top1_key(run.values["evaluated_model"]))
+                row["error"] = None if row["top1"] is None else 1 - row["top1"]
             found += [(run, rows)] if rows else []
             problems += [problem] if problem else []
     if not found:

@@ -29,6 +29,7 @@ class Quantity:
 
 QUANTITIES = {
     "top1": Quantity("top1", "Top-1", "top-1 (%)", 100),
+    "error": Quantity("error", "Error", "error (%)", 100),
     "loss": Quantity("loss_mean_model", "Loss of the mean model", "loss"),
     "consensus_distance": Quantity("consensus_distance", "Mean consensus distance", "mean distance to the mean model"),
     "consensus_distance_max": Quantity(
@@ -103,7 +104,7 @@ def draw(
         raise LookupError("these runs are for the time only and have no curves; draw `experiments plot --x nodes`")
     frame = frames.summaries(run for run in runs if against_nodes or not run.timing_only)
     frames.check_keys("--by", by or (), frame)
-    quantity = _top1(frame) if y == "top1" else QUANTITIES[y]
+    quantity = QUANTITIES[y] if y not in ("top1", "error") else _of_a_model(QUANTITIES[y], frame)
     with mpl.rc_context(_RC):
         if y == "time_split":
             return _split(frame, quantity, by), f"{y}-nodes", []
@@ -116,11 +117,11 @@ def draw(
         return _learning_curves(frame, keys, lines, quantity, ["epoch", "time"] if x is None else [x]), name, problems
 
 
-def _top1(frame: "pd.DataFrame") -> Quantity:
+def _of_a_model(quantity: Quantity, frame: "pd.DataFrame") -> Quantity:
     """Of the model that the runs were evaluated by; where these are several, the lines say which."""
     models = frames.evaluated(frame.to_dict("records"))
     of = f" of the {EVALUATED[models[0]]}" if len(models) == 1 else ""
-    return replace(QUANTITIES["top1"], title=f"Top-1{of}")
+    return replace(quantity, title=f"{quantity.title}{of}")
 
 
 def save(figure: "Figure", path: Path) -> None:

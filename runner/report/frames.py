@@ -80,9 +80,9 @@ def with_time_to(frame: "pd.DataFrame", runs: Iterable[Run], top1: float) -> "pd
     """The frame of these runs with `time_to_target_s`, the seconds of training until that top-1 was first seen."""
     import pandas as pd
 
-    from runner.report.curves import time_to
+    from runner.report.curves import time_to, top1_curve
 
-    times = [time_to(run, top1) for run in runs if run.summary is not None]
+    times = [time_to(top1_curve(run), top1) for run in runs if run.summary is not None]
     return frame.assign(time_to_target_s=pd.Series(times, index=frame.index, dtype=object))
 
 

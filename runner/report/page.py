@@ -49,12 +49,14 @@ class Page:
 
     Args:
         claims: `runner.claims.register.Judged`.
+        setting: what scale=paper stands for.
         published: published values beside measured ones.
         environment: lines about machines, versions and durations.
     """
 
     title: str
     subtitle: str
+    setting: str
     claims: Sequence[Any]
     sections: Sequence[Section]
     published: Table | None = None

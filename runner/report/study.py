@@ -44,6 +44,9 @@ def figures_of(study: Study, runs: Sequence[Run]) -> tuple[list[tuple[str, Figur
         where = asked.get("where", [])
         try:
             chosen = filter_runs(list(runs), where)
+        except LookupError:  # of runs that are not there, at this scale or yet
+            continue
+        try:
             options = {key: asked.get(key) for key in ("x", "y", "by")}
             marks = times_by_nodes(asked["published"]) if "published" in asked else []
             figure, name, unread = figures.draw(chosen, **options, marks=marks)

@@ -11,11 +11,13 @@ import yaml
 from typer.testing import CliRunner
 
 from runner.claims import sgp
-from runner.claims.answers import Answer, at_most, difference, either, every, overall, smaller
+from runner.claims.answers import Answer, at_most, difference, either, every, overall, positive, smaller
 from runner.claims.evidence import SEEDS, Evidence, MissingRunsError, Values, by_seed
 from runner.claims.register import CHECKS, judge, published
 from runner.config import conf_dir
 from runner.experiments import app
+from runner.main import compose
+from runner.prepare import resolve
 from runner.report.runs import Run
 
 SHOWCASE = Path(__file__).parents[2] / "results/showcase"
@@ -246,9 +248,45 @@ def test_the_links_of_an_assumption_are_those_that_were_measured() -> None:
 
 
 def test_sides_are_compared_on_the_seeds_that_all_have() -> None:
-    few, more, one = Values({0: 1.0, 1: 2.0}), Values({1: 4.0, 0: 3.0, 5: 9.0}), Values({0: 7.0})
-    assert by_seed(few, more, one) == {0: (1.0, 3.0, 7.0), 1: (2.0, 4.0, 7.0)}
-    assert by_seed(one, one) == {0: (7.0, 7.0)}
+    few, more = Values({0: 1.0, 1: 2.0}), Values({1: 4.0, 0: 3.0, 5: 9.0})
+    assert by_seed(few, more) == {0: (1.0, 3.0), 1: (2.0, 4.0)}
     assert (more / few).of == {0: 3.0, 1: 2.0}
+    assert (more - few).of == {0: 2.0, 1: 2.0}
     with pytest.raises(MissingRunsError, match="no seeds"):
         by_seed(few, Values({7: 1.0, 8: 1.0}))
+
+
+def test_a_margin_is_above_zero_in_the_mean() -> None:
+    assert positive([0.1, 0.1, 0.1]) == "holds"  # times without noise
+    assert positive([-0.1] * 3) == positive([0.0] * 3) == "does not hold"
+    assert positive([1.0, 1.1, 0.9]) == "holds"
+    assert positive([-1.0, -1.1, -0.9]) == "does not hold"
+    assert positive([0.1, 1.0, 3.0]) == "undecided"  # every seed says so, but three that differ so much are too few
+
+
+def test_a_run_that_diverged_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    whole = [run(tmp_path, seed, 0.9) for seed in range(3)]
+    lost = run(tmp_path, 3, 0.1)
+    assert lost.summary is not None
+    lost.summary["loss_mean_model"] = None
+    for each in whole:
+        assert each.summary is not None
+        each.summary["loss_mean_model"] = 0.5
+    assert Evidence(whole).measured("loss_mean_model", nodes=4).mean == 0.5
+    with pytest.raises(ValueError, match="have no loss_mean_model, as where training diverged: 000000000003"):
+        Evidence([*whole, lost]).measured("loss_mean_model", nodes=4)
+
+
+def test_settings_without_effect_make_no_two_kinds_of_runs(tmp_path: Path) -> None:
+    [(config, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp", "problem=none", "gpus_per_node=8"])
+    same = {key: value for key, value in resolve(config).items() if key != "seed"}
+    older = {
+        **same,
+        "evaluation": {k: v for k, v in same["evaluation"].items() if k != "own"},
+        "model": {"hidden": [64]},
+    }
+    runs = [run(tmp_path, seed, 0.5, **(older if seed else same)) for seed in range(3)]
+    assert len(Evidence(runs).measured("top1", algorithm="sgp").of) == 3
+    other = {**same, "epochs": 5}
+    with pytest.raises(ValueError, match=r"differ in .*epochs"):
+        Evidence([*runs, run(tmp_path, 3, 0.5, **other)]).measured("top1", algorithm="sgp")

@@ -104,7 +104,8 @@ def test_it_says_what_is_claimed_and_how_it_was_measured(page: str) -> None:
     for row in rows("claims"):
         assert (f"· {row['id']}" in page) == (row["paper"] == "sgp")
     assert "run-experiment experiment=sgp/scaling scale=virtual" in page
-    assert "epochs 12 (paper: 90)" in page
+    assert "epochs 12 (scale=paper: 90)" in page
+    assert "That the GPUs were V100" in page
     assert "not finished" not in page
 
 

@@ -63,10 +63,13 @@ def test_what_is_typed_goes_into_every_line_in_place_of_what_is_there() -> None:
 
 def test_a_typed_method_chooses_among_the_lines() -> None:
     lines = lines_of("experiment=sgp/accuracy", "algorithm=sgp,dpsgd", "seed=5")
-    assert [[word for word in line if word.startswith("algorithm=")] for line in lines] == [
-        ["algorithm=sgp"], ["algorithm=dpsgd"], ["algorithm=sgp"],
-    ]  # fmt: skip
-    assert all("optimizer.reference_lr=0.05" in line for line in lines)
+    methods = [[word for word in line if word.startswith("algorithm=")] for line in lines]
+    assert methods == [["algorithm=sgp"], ["algorithm=dpsgd"], ["algorithm=sgp"]] * 4  # sgp with overlap too, by nodes
+    rates = studies.tuned("sgp")["virtual"]
+    for line in lines:
+        [nodes] = [word for word in line if word.startswith("nodes=")]
+        [method] = [word for word in line if word.startswith("algorithm=")]
+        assert f"optimizer.reference_lr={rates[f'{method} {nodes}']:g}" in line
     with pytest.raises(ConfigError, match="algorithm=easgd: sgp/accuracy has no run of it"):
         lines_of("experiment=sgp/accuracy", "algorithm=easgd")
 
@@ -137,11 +140,36 @@ def test_what_differs_from_the_paper_is_said() -> None:
     [(virtual, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp"])
     assert studies.deviations(paper, paper) == []
     told = studies.deviations(virtual, paper)
-    simulated = (
-        "simulated: cluster 10gbe, time as for cost resnet50_v100, cost.overlap_backward=false (paper: real machines)"
-    )
-    assert {"model mlp (paper: resnet50)", "epochs 12 (paper: 90)", simulated} <= set(told)
-    assert "schedule.milestones [4,8,11] (paper: [30,60,80])" in told
+    simulated = "simulated: cluster 10gbe, time as for cost resnet50_v100, cost.overlap_backward=false"
+    assert f"{simulated} (scale=paper: real machines)" in told
+    assert {"model mlp (scale=paper: resnet50)", "epochs 12 (scale=paper: 90)"} <= set(told)
+    assert "schedule.milestones [4,8,11] (scale=paper: [30,60,80])" in told
     assert not [line for line in told if line.startswith(("model.", "results_dir", "device", "optimizer"))]
     [(timing, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp", "problem=none"])
     assert not [line for line in studies.deviations(timing, paper) if line.startswith(("model", "schedule"))]
+
+
+def test_what_the_preset_of_the_paper_leaves_open_is_no_difference() -> None:
+    known = studies.paper_keys("sgp")
+    assert {"dataset", "model", "schedule", "epochs", "evaluation.model"} <= known
+    assert "nodes" not in known
+    [(paper, _)] = compose(["experiment=sgp/paper", "algorithm=sgp"])
+    [(virtual, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp", "nodes=16"])
+    assert "nodes 16 (scale=paper: 4)" in studies.deviations(virtual, paper)
+    told = studies.deviations(virtual, paper, known)
+    assert not [line for line in told if line.startswith("nodes")]
+    assert "epochs 12 (scale=paper: 90)" in told
+
+
+def test_a_learning_rate_is_held_against_that_of_the_paper() -> None:
+    [(paper, _)] = compose(["experiment=gossip/paper", "algorithm=allreduce"])
+    [(virtual, _)] = compose(["experiment=gossip/virtual", "algorithm=allreduce", "optimizer.reference_lr=0.05"])
+    told = studies.deviations(virtual, paper)
+    assert [line for line in told if "rate" in line or "_lr" in line] == [
+        "learning rate 0.05 per 256 images (scale=paper: 0.1)"
+    ]
+
+
+def test_what_is_unverified_of_a_papers_setting_is_said() -> None:
+    for paper in {name.partition("/")[0] for name in studies.names()}:
+        assert "unverified" in studies.paper_setting(paper)
