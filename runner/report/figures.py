@@ -44,6 +44,7 @@ OF_TIMES = {"iteration_time_s", "speedup", "epoch_time_s"}
 
 SPLIT = {"compute_share": "computing", "wait_share": "waiting for communication", "data_share": "waiting for data"}
 _SPLIT_LOOKS = (("#0072B2", ""), ("#E69F00", "///"), ("#999999", "..."))  # told apart without colour too
+_FAR_APART = 6  # ends of training, from which on times are drawn on a logarithmic axis
 _HEADROOM = 0.08  # above the highest line, as a share of the axis
 
 _RC: dict[Any, Any] = {
@@ -158,7 +159,11 @@ def _learning_curves(
                 low, high = line.low * quantity.scale, line.high * quantity.scale
                 axis.fill_between(horizontal, low, high, color=look["color"], alpha=0.18, linewidth=0)
         axis.set_xlabel("epoch" if kind is None else f"training time ({unit}), {times.text(kind)}")
-        axis.set_xlim(left=0)
+        ends = [float(line.time_s[-1]) for line in drawn if x == "time"]
+        if ends and max(ends) > _FAR_APART * min(ends) > 0:
+            axis.set_xscale("log")  # or the shortest would be too small to be seen
+        else:
+            axis.set_xlim(left=0)
         axis.margins(y=_HEADROOM)
         if x == "epoch":
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -115,6 +115,16 @@ def test_each_clock_has_its_own_time_axis(results: Path) -> None:
     assert len(figures.draw(find_runs(results), x="nodes", y=None, by=None)[0].axes) == 2
 
 
+def test_times_that_end_far_apart_have_a_logarithmic_axis(results: Path) -> None:
+    figure, _, _ = figures.draw(find_runs(results), x="time", y="error", by=None)
+    assert figure.axes[0].get_xscale() == "linear"
+    write_run(results, identity="slow", algorithm="easgd", nodes=4, epochs=3, epoch_time_s=40)
+    figure, name, _ = figures.draw(find_runs(results), x="time", y="error", by=None)
+    assert (name, figure.axes[0].get_xscale()) == ("error-time", "log")
+    seeds = [1 - evaluations(results, f"sgp-8-{seed}", "top1_mean_model") for seed in (0, 1)]
+    np.testing.assert_allclose(drawn(figure, 0)["sgp, 8 nodes"][1], 100 * np.mean(seeds, axis=0))
+
+
 def test_a_seed_that_diverged_breaks_the_line_and_is_counted(results: Path) -> None:
     (path,) = results.glob("runs/*/sgp-4-1/evaluations.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
