@@ -47,7 +47,7 @@ def test_it_composes_for_slurm(study: str, here: Callable[..., Done], monkeypatc
     shown = [line for line in done.stdout.splitlines() if ": launcher slurm, " in line]
     assert shown
     assert done.stdout.count("#!/bin/bash") >= 1
-    assert "dataset synthetic (paper: " in done.stdout
+    assert "dataset synthetic (scale=paper: " in done.stdout
 
 
 @pytest.mark.multiproc
