@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.build import ConfigError, nearest
-from runner.config import Config, conf_dir, simulated, timing_only
+from runner.config import Config, batch_of_lr, conf_dir, simulated, timing_only
 from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, settings
 
 SCALES = ("paper", "virtual", "laptop")
@@ -170,11 +170,13 @@ def expand(study: Study, scale: str, arguments: list[str]) -> list[list[str]]:
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     flags = [word for word in rest if word not in overrides]
     commands = study.commands(scale, overrides)
+    known = sorted({word.partition("=")[2] for line in commands for word in line if _key(word) == "algorithm"})
     for wanted in (argument for argument in arguments if _key(argument) == "algorithm"):
         methods = {f"algorithm={name}" for name in wanted.removeprefix("algorithm=").split(",")}
         commands = [command for command in commands if methods & set(command)]
         if not commands:
-            raise ConfigError(f"{wanted}: {study.name} has no run of it at scale={scale}")
+            has = nearest(wanted.partition("=")[2], known)
+            raise ConfigError(f"{wanted}: {study.name} has no run of it at scale={scale}; {has}")
     return [[*command, *flags] for command in commands]
 
 
@@ -214,21 +216,25 @@ def deviations(here: Config, paper: Config, known: set[str] | None = None) -> li
 
     idle = {"dataset", "model", "schedule", "optimizer", "evaluation"} if timing_only(here) else set()
     ours, theirs = here["choices"], paper["choices"]
+    own = settings(here).split(", ")
     found = []
     if simulated(here) and not simulated(paper):
         idle = idle | {*VIRTUAL_GROUPS, "launcher"}
-        own = [each for each in settings(here).split(", ") if each.partition(".")[0] in VIRTUAL_GROUPS]
-        cluster = ", ".join([f"cluster {ours['cluster']}", f"time as for cost {ours['cost']}", *own])
-        found.append(differs("simulated:", cluster, "real machines"))
+        found.append(differs("machines", f"simulated: {ours['cluster']}, time as for cost {ours['cost']}", "real ones"))
+        found += [differs(each, "simulated", "as it is") for each in own if each.partition(".")[0] in VIRTUAL_GROUPS]
     found += [
-        differs(group, option, theirs.get(group))
+        differs(
+            group, " ".join([str(option), *(each for each in own if each.startswith(f"{group}."))]), theirs.get(group)
+        )
         for group, option in sorted(ours.items())
         if group in MATTER - idle and counts(group) and option != theirs.get(group)
     ]
     values = dict(_settings(paper))
     rate, fixed = here["optimizer"].get("reference_lr"), paper["optimizer"].get("lr")
     if fixed is not None and rate is not None and "optimizer" not in idle:
-        found.append(differs("learning rate", f"{rate:g} per 256 images", f"{fixed:g}"))
+        lr = rate * batch_of_lr(here | {"gpus_per_node": here["gpus_per_node"] or 1}) / 256
+        if lr != fixed:
+            found.append(differs("learning rate", f"{lr:g}", f"{fixed:g}"))
     for key, value in _settings(here):
         group = key.partition(".")[0]
         if key == "optimizer.reference_lr" and fixed is not None:

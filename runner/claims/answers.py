@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from runner.claims.evidence import Values
 
@@ -34,6 +34,9 @@ class Answer:
     part: str = ""
     assumption: str = ""
     why: str = ACROSS
+
+    def as_json(self) -> dict[str, Any]:
+        return vars(self) | {"why": self.why if self.verdict == "undecided" else ""}
 
     @property
     def about(self) -> str:

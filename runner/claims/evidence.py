@@ -56,7 +56,7 @@ class Values:
         return Values({seed: mine - its for seed, (mine, its) in by_seed(self, other).items()})
 
     def told(self, form: str, scale: float = 1.0, unit: str = "") -> str:
-        """Mean ± standard deviation and unit; a time that some runs never reached is "never".
+        """Mean ± standard deviation, where seeds differ, and unit; a time that some runs never reached is "never".
 
         Of one that lies between two evaluations, both: "3.1 to 4.6 ± 0.0 s", "never by 12.0 s".
         """
@@ -67,7 +67,7 @@ class Values:
             return f"never by {earliest} {unit}" if earliest else "never"
         if lost:
             return f"never in {lost} of {len(values)} runs"
-        spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+        spread = f" ± {statistics.stdev(values):{form}}" if len(set(values)) > 1 else ""
         return f"{earliest}{earliest and ' to '}{scale * self.mean:{form}}{spread}{unit and ' '}{unit}"
 
 

@@ -60,6 +60,7 @@ class Judged:
 
     Args:
         n: seeds of the answer that has the fewest.
+        task: what was trained, and whose time the clock tells.
         runs: how many were held against it, and where they are.
         problems: runs that could not be read, and were left out.
     """
@@ -74,12 +75,13 @@ class Judged:
     answers: list[Answer] = field(default_factory=list)
     n: int = 0
     clock: str = ""
+    task: str = ""
     runs: str = ""
     command: str = ""
     problems: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        return vars(self) | {"answers": [vars(answer) for answer in self.answers]}
+        return vars(self) | {"answers": [answer.as_json() for answer in self.answers]}
 
 
 def published() -> list[dict[str, str]]:
@@ -135,10 +137,19 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         answers=answers,
         n=min((answer.n for answer in answers), default=0),
         problems=evidence.problems,
+        task="; ".join(dict.fromkeys(map(_task, evidence.used))),
         runs=_where(evidence.used, results_dirs),
         clock=shorten(sorted({str(run.values.get("clock")) for run in evidence.used})),
         command=command,
     )
+
+
+def _task(run: Run) -> str:
+    values = run.values
+    if run.timing_only:
+        return f"time as for {values.get('time_as_for')}, nothing trained"
+    sizes = [part for part in str(values.get("settings")).split(", ") if part.startswith(("model.", "dataset."))]
+    return ", ".join([f"accuracy of {values.get('model')} on {values.get('dataset')}", *sizes])
 
 
 def _where(used: Sequence[Run], results_dirs: Sequence[Path]) -> str:

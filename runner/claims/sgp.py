@@ -29,7 +29,7 @@ def timing(evidence: Evidence, algorithm: str, nodes: int, metric: str = "iterat
 def speed(evidence: Evidence) -> list[Answer]:
     """t_allreduce / t_sgp per iteration at 32 nodes >= 3.1; both train as many iterations.
 
-    Poorer links alone cannot give 3.1: an all-reduce sends 2 x 31/32 = 1.94 times as much as a message of SGP.
+    Less bandwidth alone cannot give 3.1: an all-reduce sends 2 x 31/32 = 1.94 times as much as a message of SGP.
     """
     answers = []
     for assumption, differs in CLUSTERS.items():

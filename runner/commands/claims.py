@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.claims.answers import Answer
-from runner.commands.options import Format, ResultsDir, say, text_of, user_errors
+from runner.commands.options import Format, ResultsDir, is_folder, say, text_of, user_errors
 from runner.commands.report import TITLES
 from runner.report.formats import FORMATS, Cell, Column, Table
 from runner.report.runs import unknown_name
@@ -38,6 +38,7 @@ def claims(
     from runner.claims.register import judge, papers, published
 
     with user_errors():
+        is_folder(results_dir)
         if scale not in SCALES:
             raise unknown_name("--scale", scale, SCALES)
         known = [*papers(), *(row["id"] for row in published())]
@@ -69,7 +70,7 @@ def told(judged: Judged, width: int) -> str:
     if judged.reason:
         lines.append(f"why: {judged.reason}")
     if judged.answers:
-        lines.append(f"n = {judged.n}, {judged.clock} clock, scale {judged.scale}; {judged.runs}")
+        lines.append(f"n = {judged.n}, {judged.clock} clock, scale {judged.scale}; {judged.task}; {judged.runs}")
     first, *rest = lines
     wrapped = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in rest]
     commands = [f"  {judged.command}"] if judged.command else []  # in one line, to be typed again

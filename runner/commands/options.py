@@ -93,6 +93,15 @@ def user_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def is_folder(results_dir: Path) -> None:
+    """
+    Raises:
+        ValueError: a folder was named that is none; the default need not be there yet.
+    """
+    if results_dir != Path("results") and not results_dir.is_dir():
+        raise ValueError(f"--results-dir {results_dir}: is no folder; name the one that holds runs/")
+
+
 def say(message: str | None) -> None:
     """To stderr, so that what is piped on stays clean."""
     if message:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner import studies
-from runner.commands.options import ResultsDir, say, user_errors
+from runner.commands.options import ResultsDir, is_folder, say, user_errors
 from runner.report.runs import finished, unknown_name
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def report(
     Reads results/runs, and of what is not there results/showcase.
     """
     with user_errors():
+        is_folder(results_dir)
         if paper not in TITLES:
             raise unknown_name("paper", paper, list(TITLES))
         if scale not in studies.SCALES:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runner.report.derived import share_settings
 from runner.report.metrics import top1_key
 from runner.report.runs import Run, natural_order, read_evaluations
 
@@ -82,12 +83,15 @@ def folded_curves(runs: Sequence[Run], by: Sequence[str], value: str) -> tuple[l
     Raises LookupError where there is no curve.
     """
     evaluated, problems = _evaluated(runs)
+    trained = [run for run in runs if run.summary is not None and not run.timing_only]
+    told = share_settings(run.values for run in trained)  # as tables and labels have them
+    known = {run.folder: values for run, values in zip(trained, told, strict=True)}
     groups: dict[tuple[Any, ...], list[list[dict[str, Any]]]] = {}
     for run, rows in evaluated:
         if all(row.get(value) is None for row in rows):
             problems.append(f"{run.folder / 'evaluations.jsonl'}: no {value} in it")
         else:
-            groups.setdefault(tuple(run.values.get(key) for key in by), []).append(rows)
+            groups.setdefault(tuple(known[run.folder].get(key) for key in by), []).append(rows)
     if not groups:
         raise LookupError(f"no finished run has recorded {value}")
     return [

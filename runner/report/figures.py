@@ -145,7 +145,9 @@ def _learning_curves(
     labels = Labels(frame, keys, [line.key for line in lines])
     counts = sorted({line.runs for line in lines})
     caption = _caption(frame, keys, counts, "band")
-    figure, axes = panels_of(len(panels), labels, f"{quantity.title}: {_task(frame)}", caption)
+    nodes = sorted({n for n in frame["nodes"] if n is not None})
+    where = f", {nodes[0]} nodes" if len(nodes) == 1 and nodes[0] > 1 else ""
+    figure, axes = panels_of(len(panels), labels, f"{quantity.title}: {_task(frame)}{where}", caption)
     for axis, (x, kind) in zip(axes, panels, strict=True):
         drawn = [line for line in lines if kind is None or times.of[line.key] == kind]
         longest = max((float(t) for line in drawn for t in line.time_s if t == t), default=0.0)
@@ -168,6 +170,8 @@ def _learning_curves(
         if x == "epoch":
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel(quantity.label)
+    if quantity.key.startswith("consensus") and all(line.low.min() > 0 for line in lines):
+        axes[0].set_yscale("log")
     if quantity.scale == 100 and axes[0].get_ylim()[1] > 102:
         axes[0].set_ylim(top=102)
     add_legend(figure, axes, labels, caption)
@@ -233,8 +237,11 @@ def _against_nodes(
         axis.set_xlim(nodes[0] / 1.25, nodes[-1] * 1.25)
         axis.set_xlabel(f"nodes ({times.text(kind)})" if kind is not None and len(panels) > 1 else "nodes")
         if a_time and quantity.key != "speedup":
-            highest = float(axis.dataLim.y1)
-            axis.set_ylim(0, (1 + _HEADROOM) * highest if highest > 0 else None)
+            lowest, highest = float(axis.dataLim.y0), float(axis.dataLim.y1)
+            if highest > _FAR_APART * lowest > 0:
+                axis.set_yscale("log")  # or lines far below the highest would lie upon one another
+            else:
+                axis.set_ylim(0, (1 + _HEADROOM) * highest if highest > 0 else None)
     axes[0].set_ylabel(quantity.label)
     add_legend(figure, axes, labels, caption)
     return figure

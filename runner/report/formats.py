@@ -12,6 +12,7 @@ from typing import Any, Literal
 from runner.report.metrics import Kind, written
 
 _SENTENCE = 24  # characters of a line that can still be read
+_READABLE = 12  # of a column of text
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def json_text(table: Table) -> str:
 def terminal(table: Table, width: int | None = None) -> str:
     """A table of rich for `width` characters, with colours; without `width`, plain and as wide as it needs to be.
 
-    Where it does not fit, spare columns are left out and named below; what is still too wide wraps, but no identity.
+    Where it does not fit, columns are left out and named below, spare ones first; what is still too wide wraps, but no
+    identity.
     """
     from rich import box
     from rich.cells import cell_len
@@ -159,6 +161,17 @@ def terminal(table: Table, width: int | None = None) -> str:
     for index in sorted(kept, key=lambda index: -table.columns[index].spare):
         if width is not None and table.columns[index].spare and sum(least[i] for i in kept) > width:
             kept.remove(index)
+    # What is left wraps, but into no columns that cannot be read: rather, the widest are left out.
+    readable = [
+        max((cell_len(line[i]) for line in lines), default=0) if column.kind != "text" else min(needed[i], _READABLE)
+        for i, column in enumerate(table.columns)
+    ]
+    stays = {i for i, column in enumerate(table.columns) if column.wraps or column.measured or column.key == "identity"}
+    keys = [i for i in kept[1:] if i not in stays]
+    measured = [i for i in kept if table.columns[i].measured]
+    may_go = [*sorted(keys, key=lambda i: readable[i]), *measured[1:]]  # keys last, for they tell rows apart
+    while width is not None and may_go and sum(readable[i] + 2 for i in kept) > width:
+        kept.remove(may_go.pop())
     for index in kept:
         column = table.columns[index]
         justify: Literal["left", "right"] = "left" if column.kind == "text" else "right"

@@ -12,8 +12,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette, safe for colour-blind readers; the SGP paper's colours for its three methods.
-_PAPER = {"allreduce": "#D55E00", "dpsgd": "#009E73", "sgp": "#0072B2"}
+# Okabe & Ito's palette, safe for colour-blind readers; the SGP paper's colours for its three methods. A method has one
+# colour in all figures where its plain form has it to itself.
+_PAPER = {
+    "allreduce": "#D55E00",
+    "dpsgd": "#009E73",
+    "sgp": "#0072B2",
+    "easgd": "#CC79A7",
+    "gossip_pull": "#56B4E9",
+    "gossip_push": "#E69F00",
+    "async_sgd": "#000000",
+    "sasgd": "#0072B2",
+    "downpour": "#E69F00",
+    "eamsgd": "#CC79A7",
+    "hier_avg": "#0072B2",
+    "k_avg": "#D55E00",
+}
 _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#999999"]
 _MARKERS = "osD^vPX*"
 _PAPER_STYLES = {8: "--", 16: "-"}  # the SGP paper's line styles, by nodes
@@ -37,12 +51,12 @@ class Labels:
         methods = list(dict.fromkeys(str(self._who(line)[0]) for line in lines))
         plain = [method.partition(" (")[0] for method in methods]
         self.variants = {method: plain[:i].count(plain[i]) for i, method in enumerate(methods)}
-        free = [colour for colour in _PALETTE if colour not in {_PAPER.get(self._who(line)[0]) for line in lines}]
+        free = [colour for colour in _PALETTE if colour not in {_paper_colour(self._who(line)) for line in lines}]
         self.colours: dict[tuple[Any, ...], str] = {}
         for line in lines:
             who = self._who(line)
             if who not in self.colours:
-                paper = _PAPER.get(who[0])
+                paper = _paper_colour(who)
                 use_paper = paper is not None and paper not in self.colours.values()
                 self.colours[who] = (
                     paper
@@ -75,6 +89,10 @@ class Labels:
         others = [n for n in self.nodes if n not in fixed]
         free = [style for style in _STYLES if style not in fixed.values()]
         return free[others.index(nodes) % len(free)]
+
+
+def _paper_colour(who: tuple[Any, ...]) -> str | None:
+    return _PAPER.get(str(who[0]).partition(" (")[0])
 
 
 _SPEAKS_FOR_ITSELF = ("method", "algorithm", "variant", "group", "experiment", "dataset", "model", "settings")

@@ -104,6 +104,11 @@ def method(values: dict[str, Any]) -> str:
     return f"{algorithm} ({variant})" if variant else str(algorithm)
 
 
+def _makes_one(experiment: str | None) -> str:
+    """What would put a run there."""
+    return f"experiment={experiment}" if experiment else "algorithm=sgp nodes=4"
+
+
 def find_runs(results_dir: Path | str, experiment: str | None = None, where: Iterable[str] = ()) -> list[Run]:
     """Return the runs below `results_dir`/runs, in the order of their paths.
 
@@ -123,7 +128,7 @@ def find_runs(results_dir: Path | str, experiment: str | None = None, where: Ite
     runs = sorted(_walk(start, root, 0), key=lambda run: run.folder)
     if not any(run.status != "foreign" for run in runs):
         raise LookupError(
-            f"no runs in {start}. Make one with `run-experiment algorithm=sgp nodes=4`, "
+            f"no runs in {start}. Make one with `run-experiment {_makes_one(experiment)}`, "
             "or say where they are with --results-dir."
         )
     return filter_runs(runs, where)

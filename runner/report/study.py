@@ -50,6 +50,8 @@ def figures_of(study: Study, runs: Sequence[Run]) -> tuple[list[tuple[str, Figur
             options = {key: asked.get(key) for key in ("x", "y", "by")}
             marks = times_by_nodes(asked["published"]) if "published" in asked else []
             figure, name, unread = figures.draw(chosen, **options, marks=marks)
+        except KeyError:  # a LookupError too, but ours to mend
+            raise
         except LookupError as error:
             problems.append(f"{study.name}: {error}")
             continue

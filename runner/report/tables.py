@@ -153,7 +153,9 @@ def left_out(runs: Sequence[Run]) -> str | None:
 
 
 def target_note(top1: float) -> str:
-    return f"Target: top-1 of {100 * top1:g} %; never: a run behind it did not get there."
+    return (
+        f"Target: a top-1 of {100 * top1:g} %, as evaluations first show it; never: a run behind it did not get there."
+    )
 
 
 def _notes(frame: "pd.DataFrame", keys: Sequence[str], values: Sequence[str], rows: list[list[Cell]]) -> list[str]:

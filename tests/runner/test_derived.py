@@ -80,7 +80,7 @@ def test_time_to_a_target_is_a_column(tmp_path: Path) -> None:
     command = ["table", "--results-dir", str(tmp_path), "--format", "markdown", "--target"]
     done = CliRunner().invoke(app, [*command, "0.8"])
     assert "30.0 ± 14.1 |" in done.stdout
-    assert "Target: top-1 of 80 %" in done.stdout
+    assert "Target: a top-1 of 80 %" in done.stdout
     assert "never" in CliRunner().invoke(app, [*command, "0.85"]).stdout
     refused = CliRunner().invoke(app, [*command, "80"])
     assert refused.exit_code == 2

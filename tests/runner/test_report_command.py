@@ -107,7 +107,7 @@ def test_curves(results: Path) -> None:
         (["table", "spg"], 2, "did you mean sgp"),
         (["list", "--status", "fail"], 2, "did you mean failed"),
         (["list", "--status", "queued"], 1, "no run is queued"),
-        (["plot", "--y", "lss"], 2, "'top1', 'loss'"),
+        (["plot", "--y", "lss"], 2, "'top1', 'error', 'loss'"),
         (["plot", "-o", "a.gif"], 2, ".png, .pdf, .svg"),
         (["plot", "-o", "a.png", "--format", "pdf"], 2, "disagree"),
         (["plot", "--y", "time_per_iteration", "--x", "time"], 2, "--x nodes"),
