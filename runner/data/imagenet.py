@@ -28,7 +28,9 @@ from runner.data.sampling import Claims, Sampler
 from runner.lifeline import die_with_parent
 from runner.randomness import stream_seed
 
-LAYOUT = "expected train/<class>/*.JPEG and val/<class>/*.JPEG with the same classes"
+LAYOUT = (
+    "expected train/<class>/*.JPEG and val/<class>/*.JPEG with the same classes; set dataset.root to the folder of both"
+)
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 """Signals by which a scheduler warns all processes of a job."""
 Key = tuple[int, int]
