@@ -221,7 +221,7 @@ def deviations(here: Config, paper: Config, known: set[str] | None = None) -> li
     if simulated(here) and not simulated(paper):
         idle = idle | {*VIRTUAL_GROUPS, "launcher"}
         found.append(differs("machines", f"simulated: {ours['cluster']}, time as for cost {ours['cost']}", "real ones"))
-        found += [differs(each, "simulated", "as it is") for each in own if each.partition(".")[0] in VIRTUAL_GROUPS]
+        found += [f"{each} of the simulated cluster" for each in own if each.partition(".")[0] in VIRTUAL_GROUPS]
     found += [
         differs(
             group, " ".join([str(option), *(each for each in own if each.startswith(f"{group}."))]), theirs.get(group)

@@ -18,7 +18,6 @@ from runner import studies
 from runner.report.runs import Run
 from runner.study_runs import cells_of, found
 
-A_MINUTE_S = 60.0
 FILES = ("config.yaml", "evaluations.jsonl", "summary.json")
 
 
@@ -58,24 +57,21 @@ def keep(run: Run, place: Path) -> None:
 
 
 def measured(runs: Sequence[Run]) -> dict[str, str]:
-    """How long these runs took, and on what; a line each."""
+    """How long these runs took, and on what; a line each. Composing them and drawing them are not part of it."""
     environments = [json.loads((run.folder / "environment.json").read_text()) for run in runs]
     times = sorted(
         [(run.folder / name).stat().st_mtime for name in ("environment.json", "summary.json")] for run in runs
     )
-    busy_s, reached = 0.0, 0.0
-    for begun, ended in times:  # of what overlaps, once; composing the next runs and drawing the last is part of it
-        gap_s = begun - reached
-        busy_s += max(0.0, ended - max(begun, reached)) + (gap_s if 0 < gap_s < A_MINUTE_S else 0.0)
-        reached = max(reached, ended)
     at_once = max(sum(begun <= moment < ended for begun, ended in times) for moment, _ in times)
+
+    busy_s = sum(ended - begun for begun, ended in times) / at_once
 
     def every(key: str) -> str:
         return ", ".join(sorted({str(each[key]) for each in environments}))
 
     return {
         "runs": str(len(runs)),
-        "time of all runs": f"{busy_s / 60:.0f} minutes, up to {at_once} side by side",
+        "time of all runs": f"{busy_s / 60:.0f} minutes, {at_once} side by side",
         "cores": every("cpus"),
         "Python": every("python"),
         "torch": every("torch"),
