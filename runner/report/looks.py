@@ -36,10 +36,10 @@ _FEW_POINTS = 20
 
 
 class Labels:
-    """Texts and looks of the lines: the colour and marker by everything but the nodes, the line style by the nodes.
+    """Texts and looks of the lines: the line style by the nodes or else by the cluster, the colour by everything else.
 
-    Where the nodes are all the same, the style tells a method's variants from its plain form, so that a line shows
-    through one that lies upon it.
+    Where these are all the same, the style tells a method's variants from its plain form, so that a line shows through
+    one that lies upon it.
     """
 
     def __init__(self, frame: "pd.DataFrame", keys: Sequence[str], lines: Sequence[tuple[Any, ...]]) -> None:
@@ -47,7 +47,8 @@ class Labels:
         several = [len({line[i] for line in lines}) > 1 for i in range(len(keys))]
         self.named = [i for i, key in enumerate(keys) if several[i] or i == 0]
         self.texts = [self.text(line) for line in lines]
-        self.nodes = sorted({line[self.keys.index("nodes")] for line in lines} - {None}) if "nodes" in keys else []
+        self.by_style = next((key for key in ("nodes", "cluster") if key in keys), None)
+        self.styled = sorted({self._styled(line) for line in lines} - {None})
         methods = list(dict.fromkeys(str(self._who(line)[0]) for line in lines))
         plain = [method.partition(" (")[0] for method in methods]
         self.variants = {method: plain[:i].count(plain[i]) for i, method in enumerate(methods)}
@@ -65,7 +66,11 @@ class Labels:
                 )
 
     def _who(self, line: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(value for key, value in zip(self.keys, line, strict=True) if key != "nodes")
+        return tuple(value for key, value in zip(self.keys, line, strict=True) if key != self.by_style)
+
+    def _styled(self, line: tuple[Any, ...]) -> Any:
+        """The value that the line's style stands for."""
+        return line[self.keys.index(self.by_style)] if self.by_style else None
 
     def text(self, line: tuple[Any, ...]) -> str:
         """`sgp (overlap=1), 8 nodes`."""
@@ -74,21 +79,20 @@ class Labels:
     def look(self, line: tuple[Any, ...], points: int = 1) -> dict[str, Any]:
         """Colour, line style and, where the points are few, marker."""
         who = self._who(line)
-        nodes = line[self.keys.index("nodes")] if "nodes" in self.keys else None
         place = list(self.colours).index(who)
         marker = _MARKERS[place % len(_MARKERS)] if points <= _FEW_POINTS else None
         variant = max(self.variants[str(who[0])], place // len(_PALETTE))  # where colours come again, styles differ
-        return {"color": self.colours[who], "linestyle": self._style(variant, nodes), "marker": marker}
+        return {"color": self.colours[who], "linestyle": self._style(variant, self._styled(line)), "marker": marker}
 
-    def _style(self, variant: int, nodes: Any) -> Any:
-        if len(self.nodes) < 2 or nodes is None:
+    def _style(self, variant: int, styled: Any) -> Any:
+        if len(self.styled) < 2 or styled is None:
             return _STYLES[variant % len(_STYLES)]
-        fixed = {n: _PAPER_STYLES[n] for n in self.nodes if n in _PAPER_STYLES}
-        if nodes in fixed:
-            return fixed[nodes]
-        others = [n for n in self.nodes if n not in fixed]
+        fixed = {n: _PAPER_STYLES[n] for n in self.styled if n in _PAPER_STYLES}
+        if styled in fixed:
+            return fixed[styled]
+        others = [n for n in self.styled if n not in fixed]
         free = [style for style in _STYLES if style not in fixed.values()]
-        return free[others.index(nodes) % len(free)]
+        return free[others.index(styled) % len(free)]
 
 
 def _paper_colour(who: tuple[Any, ...]) -> str | None:
