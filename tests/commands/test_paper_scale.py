@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_it_composes_for_slurm(study: str, here: Callable[..., Done], monkeypatc
     shown = [line for line in done.stdout.splitlines() if ": launcher slurm, " in line]
     assert shown
     assert done.stdout.count("#!/bin/bash") >= 1
-    assert "dataset synthetic (scale=paper: " in done.stdout
+    assert re.search(r"dataset synthetic [^()]*\(scale=paper: (imagenet|cifar10)\)", done.stdout)
 
 
 @pytest.mark.multiproc
