@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -35,7 +36,8 @@ def kill_all(process: subprocess.Popen[str]) -> None:
     """SIGKILL for every process that the command has started, and itself."""
     while living := session(process.pid):
         for pid in living:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(pid, signal.SIGKILL)
     process.communicate()
 
 
