@@ -109,4 +109,6 @@ def table(judged: list[Judged], scale: str) -> Table:
 
 
 def _title(scale: str) -> str:
-    return f"Claims of the papers, scale {scale}"
+    from runner.claims.register import SCALE
+
+    return f"Claims of the papers, scale {scale}{'' if scale == SCALE else f'; they are checked at scale {SCALE} only'}"
