@@ -15,7 +15,7 @@ import yaml
 
 from runner.identity import content, is_outside
 from runner.report.curves import Heights, mean_height, not_before, time_to, top1_curve
-from runner.report.runs import Run, finished, parsed, read_evaluations, shorten
+from runner.report.runs import Run, finished, parsed, shorten
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,8 @@ class Evidence:
     def _curve(self, run: Run) -> Heights:
         """A file is read once, however often its curve is asked for."""
         if run.folder not in self.curves:
-            if problem := read_evaluations(run)[1]:
-                self.problems.append(problem)
-            self.curves[run.folder] = top1_curve(run)
+            self.curves[run.folder], problem = top1_curve(run)
+            self.problems += [problem] if problem else []
         return self.curves[run.folder]
 
     def measured(self, metric: str | Measure, *, seeds: int = SEEDS, **conditions: Any) -> Values:

@@ -60,13 +60,12 @@ def latency(evidence: Evidence) -> list[Answer]:
 
     Where these two disagree, or the seeds do, it is undecided.
     """
-    sleeping: dict[str, Any] = {"cluster__compute__sleep_ranks": [3]}
-    straggling: dict[str, Any] = {"cluster__compute__transient_probability": 0.01}
+    [sleeping] = STRAGGLER.values()
     trouble: dict[str, dict[str, Any]] = {
         "latency 5 ms": {"cluster__inter__latency_s": 0.005},
         "1 GPU of 256 takes 4 times as long": {"cluster__compute__slow": {3: 4.0}},
         "1 GPU of 256 sleeps 0 to 0.3 s after each gradient": sleeping,
-        "1 gradient in 100 takes 4 times as long": straggling,
+        "1 gradient in 100 takes 4 times as long": {"cluster__compute__transient_probability": 0.01},
     }
     answers = []
     for what, differs in trouble.items():

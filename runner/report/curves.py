@@ -103,14 +103,14 @@ Heights = Sequence[tuple[float, float]]
 """(seconds of training, top-1) of a run's evaluations."""
 
 
-def top1_curve(run: Run) -> Heights:
-    """Of the run's own model, of each evaluation that has both; none of a broken file."""
+def top1_curve(run: Run) -> tuple[Heights, str | None]:
+    """Of the run's own model, of each evaluation that has both, none of a broken file; and what could not be read."""
     key = top1_key(run.values.get("evaluated_model"))
     evaluations, problem = read_evaluations(run)
     if problem or not evaluations or evaluations[-1]["epoch"] < (run.values.get("epochs") or 0):
-        return []
+        return [], problem
     rows = [(_number(row.get("time_s")), _number(row.get(key))) for row in evaluations]
-    return [(seconds, value) for seconds, value in rows if not math.isnan(seconds + value)]
+    return [(seconds, value) for seconds, value in rows if not math.isnan(seconds + value)], None
 
 
 def time_to(curve: Heights, top1: float) -> float | None:

@@ -82,7 +82,7 @@ def with_time_to(frame: "pd.DataFrame", runs: Iterable[Run], top1: float) -> "pd
 
     from runner.report.curves import time_to, top1_curve
 
-    times = [time_to(top1_curve(run), top1) for run in runs if run.summary is not None]
+    times = [time_to(top1_curve(run)[0], top1) for run in runs if run.summary is not None]
     return frame.assign(time_to_target_s=pd.Series(times, index=frame.index, dtype=object))
 
 

@@ -61,17 +61,17 @@ def run(folder: Path, identity: str, evaluations: list[tuple[float, float, float
 
 def test_the_first_time_counts(tmp_path: Path) -> None:
     one = run(tmp_path, "a", [(1, 10.0, 0.5), (2, 20.0, 0.8), (3, 30.0, 0.7)])
-    assert time_to(top1_curve(one), 0.5) == 10.0
-    assert time_to(top1_curve(one), 0.6) == time_to(top1_curve(one), 0.8) == 20.0
-    assert time_to(top1_curve(one), 0.81) == math.inf
-    assert mean_height(top1_curve(one)) == pytest.approx(
+    assert time_to(top1_curve(one)[0], 0.5) == 10.0
+    assert time_to(top1_curve(one)[0], 0.6) == time_to(top1_curve(one)[0], 0.8) == 20.0
+    assert time_to(top1_curve(one)[0], 0.81) == math.inf
+    assert mean_height(top1_curve(one)[0]) == pytest.approx(
         (5 + 6.5 + 7.5) / 30
     )  # level, then straight between evaluations
-    assert mean_height(top1_curve(one), part=0.5) == pytest.approx((5 + 5 * (0.5 + 0.65) / 2) / 15)
-    assert mean_height(top1_curve(one), part=0.1) == 0.5
+    assert mean_height(top1_curve(one)[0], part=0.5) == pytest.approx((5 + 5 * (0.5 + 0.65) / 2) / 15)
+    assert mean_height(top1_curve(one)[0], part=0.1) == 0.5
     unreadable = run(tmp_path, "b", [(1, 10.0, None)])
-    assert time_to(top1_curve(unreadable), 0.5) is None
-    assert mean_height(top1_curve(unreadable)) is None
+    assert time_to(top1_curve(unreadable)[0], 0.5) is None
+    assert mean_height(top1_curve(unreadable)[0]) is None
 
 
 def test_time_to_a_target_is_a_column(tmp_path: Path) -> None:
