@@ -63,15 +63,17 @@ def measured(runs: Sequence[Run]) -> dict[str, str]:
         [(run.folder / name).stat().st_mtime for name in ("environment.json", "summary.json")] for run in runs
     )
     at_once = max(sum(begun <= moment < ended for begun, ended in times) for moment, _ in times)
-
-    busy_s = sum(ended - begun for begun, ended in times) / at_once
+    busy_s = until = 0.0  # while any of them ran
+    for begun, ended in times:
+        busy_s += max(0.0, ended - max(begun, until))
+        until = max(until, ended)
 
     def every(key: str) -> str:
         return ", ".join(sorted({str(each[key]) for each in environments}))
 
     return {
         "runs": str(len(runs)),
-        "time of all runs": f"{busy_s / 60:.0f} minutes, {at_once} side by side",
+        "time of all runs": f"{busy_s / 60:.1f} minutes, up to {at_once} side by side",
         "cores": every("cpus"),
         "Python": every("python"),
         "torch": every("torch"),

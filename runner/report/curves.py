@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.report.derived import share_settings
+from runner.report.derived import tell_apart
 from runner.report.metrics import top1_key
 from runner.report.runs import Run, natural_order, read_evaluations
 
@@ -84,7 +84,7 @@ def folded_curves(runs: Sequence[Run], by: Sequence[str], value: str) -> tuple[l
     """
     evaluated, problems = _evaluated(runs)
     trained = [run for run in runs if run.summary is not None and not run.timing_only]
-    told = share_settings(run.values for run in trained)  # as tables and labels have them
+    told = tell_apart(run.values for run in trained)  # as tables and labels have them
     known = {run.folder: values for run, values in zip(trained, told, strict=True)}
     groups: dict[tuple[Any, ...], list[list[dict[str, Any]]]] = {}
     for run, rows in evaluated:

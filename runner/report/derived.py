@@ -1,4 +1,4 @@
-"""What follows from several runs together: settings that all share, speed-up and scaling efficiency."""
+"""What follows from several runs together: names that tell them apart, shared settings, speed-up and efficiency."""
 
 from __future__ import annotations
 
@@ -6,10 +6,46 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from runner.identity import as_typed, ledger
+
 if TYPE_CHECKING:
     import pandas as pd
 
 _FOLLOWS_FROM_SIZE = {"nodes", "workers", "batch_size", "global_batch_size", "lr", "seed", "gpus_per_node"}
+
+
+def tell_apart(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What runs say of themselves, as tables and figures have it: see `name_alike` and `share_settings`."""
+    return name_alike(share_settings(runs))
+
+
+def name_alike(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their `method` naming each setting that another variant of the algorithm names.
+
+    A method names only what differs from its defaults: beside `hier_avg (K2=32, S=4)`, `hier_avg (S=4)` is
+    `hier_avg (K2=8, S=4)`. One that names nothing is the plain form, and stays so.
+    """
+    rows = list(rows)
+    variants = [_named(row.get("variant")) for row in rows]
+    named: dict[Any, set[str]] = defaultdict(set)
+    for row, variant in zip(rows, variants, strict=True):
+        named[row.get("algorithm")].update(variant)
+    return [
+        row | ({"method": _method(str(row["algorithm"]), variant, named[row["algorithm"]])} if variant else {})
+        for row, variant in zip(rows, variants, strict=True)
+    ]
+
+
+def _named(variant: str | None) -> dict[str, str]:
+    """Setting -> value, of "K2=32, S=4"."""
+    parts = (part.partition("=") for part in (variant or "").split(", ") if part)
+    return {name: value for name, _, value in parts}
+
+
+def _method(algorithm: str, variant: dict[str, str], named: set[str]) -> str:
+    defaults = {key: as_typed(value) for key, value in ledger().get(f"algorithm/{algorithm}", {}).items()}
+    settings = {key: value for key, value in (defaults | variant).items() if key in variant or key in named}
+    return f"{algorithm} ({', '.join(f'{key}={value}' for key, value in settings.items())})"
 
 
 def share_settings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -186,6 +186,7 @@ def _against_nodes(
     Times on different clocks, or of different things, get a panel each, with an axis of its own.
     """
     frames.check_values("--y", [quantity.key], frame)
+    whole = frame
     frame = frame[[n is not None and v is not None for n, v in zip(frame["nodes"], frame[quantity.key], strict=True)]]
     if frame.empty:
         raise LookupError(f"no finished run has both nodes and {quantity.key}")
@@ -194,11 +195,8 @@ def _against_nodes(
     a_time = quantity.key in OF_TIMES
     times = _Times(frame, keys)
     panels = times.kinds if a_time else [None]
-    lines = sorted(
-        frame[keys].drop_duplicates().itertuples(index=False, name=None),
-        key=lambda key: [natural_order(k) for k in key],
-    )
-    labels = Labels(frame, keys, lines)
+    lines = _lines(frame, keys)
+    labels = Labels(frame, keys, lines, among=_lines(whole, keys))
     counts = sorted({len(group) for _, group in frame.groupby([*keys, "nodes"], dropna=False)})
     caption = _caption(frame, [*keys, "nodes"], counts, "bars")
     title = f"{quantity.title} against nodes: {_timed(frame) if a_time else _task(frame)}"
@@ -308,6 +306,11 @@ def _histogram(frame: "pd.DataFrame", keys: Sequence[str]) -> "Figure":
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     add_legend(figure, axes, labels, caption)
     return figure
+
+
+def _lines(frame: "pd.DataFrame", keys: Sequence[str]) -> list[tuple[Any, ...]]:
+    every = frame[list(keys)].drop_duplicates().itertuples(index=False, name=None)
+    return sorted(every, key=lambda line: [natural_order(value) for value in line])
 
 
 def _line_keys(frame: "pd.DataFrame") -> list[str]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.report.derived import share_settings, with_scaling
+from runner.report.derived import tell_apart, with_scaling
 from runner.report.metrics import METRICS, top1_key
 from runner.report.runs import COUNTS, Run, natural_order, shorten, unknown_name
 
@@ -43,13 +43,14 @@ _NO_ROW_KEY = {"status", "group", "seed", "identity", "staleness", *METRICS}
 def summaries(runs: Iterable[Run]) -> "pd.DataFrame":
     """One row per finished run, one column per key of any summary; object columns, None where a run has no such key.
 
-    What all `settings` have in common stands in `shared_settings`; `speedup` and the like are beside what was measured.
+    Variants of an algorithm name the same settings; what all `settings` have in common stands in `shared_settings`;
+    `speedup` and the like are beside what was measured.
 
     Raises LookupError where no run is finished.
     """
     import pandas as pd
 
-    rows = share_settings(run.values for run in runs if run.summary is not None)
+    rows = tell_apart(run.values for run in runs if run.summary is not None)
     if not rows:
         raise LookupError("none of the runs has finished; `experiments list` shows where they are")
     keys = list(

@@ -42,19 +42,31 @@ class Labels:
     one that lies upon it.
     """
 
-    def __init__(self, frame: "pd.DataFrame", keys: Sequence[str], lines: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(
+        self,
+        frame: "pd.DataFrame",
+        keys: Sequence[str],
+        lines: Sequence[tuple[Any, ...]],
+        among: Sequence[tuple[Any, ...]] = (),
+    ) -> None:
+        """
+        Args:
+            among: these lines and those that other figures of the same runs have beside them: looks are shared out
+                among all, so that a line looks the same in each figure. None: the lines.
+        """
         self.keys = list(keys)
         several = [len({line[i] for line in lines}) > 1 for i in range(len(keys))]
         self.named = [i for i, key in enumerate(keys) if several[i] or i == 0]
         self.texts = [self.text(line) for line in lines]
         self.by_style = next((key for key in ("nodes", "cluster") if key in keys), None)
         self.styled = sorted({self._styled(line) for line in lines} - {None})
-        methods = list(dict.fromkeys(str(self._who(line)[0]) for line in lines))
+        among = among or lines
+        methods = list(dict.fromkeys(str(self._who(line)[0]) for line in among))
         plain = [method.partition(" (")[0] for method in methods]
         self.variants = {method: plain[:i].count(plain[i]) for i, method in enumerate(methods)}
-        free = [colour for colour in _PALETTE if colour not in {_paper_colour(self._who(line)) for line in lines}]
+        free = [colour for colour in _PALETTE if colour not in {_paper_colour(self._who(line)) for line in among}]
         self.colours: dict[tuple[Any, ...], str] = {}
-        for line in lines:
+        for line in among:
             who = self._who(line)
             if who not in self.colours:
                 paper = _paper_colour(who)

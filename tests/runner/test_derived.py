@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from runner.experiments import app
 from runner.report.curves import mean_height, time_to, top1_curve
-from runner.report.derived import share_settings, with_scaling
-from runner.report.runs import Run
+from runner.report.derived import name_alike, share_settings, with_scaling
+from runner.report.runs import Run, natural_order
 
 
 def test_only_what_differs_stays_in_settings() -> None:
@@ -24,6 +24,24 @@ def test_only_what_differs_stays_in_settings() -> None:
     assert {row["shared_settings"] for row in shared} == {"a=1, b=[1,2]"}
     assert share_settings([]) == []
     assert share_settings([{"settings": None}]) == [{"settings": "", "shared_settings": ""}]
+
+
+def test_variants_of_a_method_name_the_same_settings() -> None:
+    names = [("hier_avg", "S=4"), ("hier_avg", "K2=32, S=4"), ("sgp", ""), ("sgp", "overlap=1"), ("theirs", "a=[1,2]")]
+    rows = [{"algorithm": algorithm, "variant": variant, "method": algorithm} for algorithm, variant in names]
+    rows.append({"algorithm": "theirs", "variant": "b=1", "method": "theirs"})
+    assert [row["method"] for row in name_alike(rows)] == [
+        *("hier_avg (K2=8, S=4)", "hier_avg (K2=32, S=4)", "sgp", "sgp (overlap=1)"),
+        *("theirs (a=[1,2])", "theirs (b=1)"),  # a method from outside has defaults that nobody knows
+    ]
+    assert name_alike([{"algorithm": None}]) == [{"algorithm": None}]
+
+
+def test_numbers_inside_of_names_count() -> None:
+    names = ["sgp", "hier_avg (K1=16)", "hier_avg (K1=4)", "allreduce", "k_avg (period=2.5)", 7, None, "k_avg"]
+    assert sorted(names, key=natural_order) == [
+        *(None, 7, "allreduce", "hier_avg (K1=4)", "hier_avg (K1=16)", "k_avg", "k_avg (period=2.5)", "sgp"),
+    ]
 
 
 def test_speed_up_is_over_the_fewest_workers_of_the_same_series() -> None:
