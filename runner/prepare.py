@@ -129,11 +129,13 @@ def _resolve_virtual(config: Config) -> None:
                 "is simulated comes out the same when it is run again; leave it out"
             )
         return
+    experiment = str(config["choices"].get("experiment") or "")
     for group, choice in chosen.items():
         if choice != "none":
-            raise ConfigError(
-                f"{group}={choice}: is for a virtual cluster; add launcher=simulated, or leave {group} out"
-            )
+            instead = f"add launcher=simulated, or leave {group} out"
+            if experiment.endswith("/virtual"):
+                instead = f"{experiment} has it. Leave launcher out; real processes have scale=laptop and scale=paper"
+            raise ConfigError(f"{group}={choice}: is for a virtual cluster; {instead}")
     for key in ("cost.message_bytes", "cost.seconds_per_gradient", "failures.plan"):
         if configs.select(config, key):
             raise ConfigError(f"{key}: is for a virtual cluster; add launcher=simulated, or leave it out")

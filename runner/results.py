@@ -40,8 +40,10 @@ def check_writable(results_dir: str) -> None:
     """Make `results_dir` and write to it.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: it is empty, or cannot be written.
     """
+    if not results_dir:
+        raise ConfigError("results_dir=: is empty; name a folder, or . for this one")
     folder = Path(results_dir).expanduser() / "runs"
     probe = folder / f".probe-{os.getpid()}"
     try:

@@ -150,7 +150,7 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
             return []
         known = ", ".join(names())
         raise ConfigError(f"scale={scale}: belongs to a study, experiment=<paper>/<study>; they are {known}")
-    found = [(load(name), scale or "virtual") for name in wanted]
+    found = [(load(name), "virtual" if scale is None else scale) for name in wanted]
     for study, its_scale in found:
         if its_scale not in study.lines:
             raise ConfigError(f"scale={its_scale}: not a scale of {study.name}; {nearest(its_scale, study.lines)}")

@@ -53,9 +53,12 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
             except ConfigError:  # an option of the user's own has nothing to be held against
                 theirs[name] = [], known
         papers, known = theirs[name]
-        differences = [studies.deviations(cell, paper | {"seed": cell["seed"]}, known) for paper in papers]
-        if differences:
-            fewest = min(differences, key=len)
+        differences = [
+            (studies.deviations(cell, paper | {"seed": cell["seed"]}, known), paper["nodes"] != cell["nodes"])
+            for paper in papers
+        ]
+        if differences:  # from the line that is most like it, on as many nodes where several are
+            fewest, _ = min(differences, key=lambda each: (len(each[0]), each[1]))
             told.update(dict.fromkeys(fewest))
     return list(told)
 

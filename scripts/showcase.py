@@ -31,22 +31,28 @@ def main() -> None:
     arguments = parser.parse_args()
     known = [study for study in map(studies.load, studies.names()) if study.paper == arguments.paper]
     every = [study for study in known if arguments.scale in study.lines]
-    kept: dict[str, Run] = {}
-    if not arguments.only_time:  # what no study wants any more goes
-        for preset in sorted({study.preset(arguments.scale) for study in every}):
-            shutil.rmtree(arguments.showcase / "runs" / preset, ignore_errors=True)
+    if not every:
+        raise SystemExit(f"{arguments.paper} has no study at scale={arguments.scale}")
+    places: dict[Path, Run] = {}
     for study in every:
         preset = study.preset(arguments.scale)
         cells = cells_of(study, arguments.scale)
         runs, _ = found(cells, preset, [arguments.results_dir])
-        for run in (run for run in runs if run.identity not in kept):
-            if not arguments.only_time:
-                keep(run, arguments.showcase / "runs" / preset / run.identity)
-            kept[run.identity] = run
         print(f"{study.name}: {len(runs)} of {len(cells)} runs")
+        if len(runs) < len(cells):
+            missing = f"run-experiment experiment={study.name} scale={arguments.scale}"
+            raise SystemExit(f"{study.name} has not finished in {arguments.results_dir}, nothing is kept: {missing}")
+        places |= {arguments.showcase / "runs" / preset / run.identity: run for run in runs}
+    told = measured(list(places.values()))
+    if not arguments.only_time:
+        for folder in {place.parent for place in places}:  # what no study wants any more goes
+            for old in {*folder.glob("*")} - places.keys():
+                shutil.rmtree(old)
+        for place, run in places.items():
+            keep(run, place)
     record = arguments.showcase / "measured" / f"{arguments.paper}-{arguments.scale}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(measured(list(kept.values())), indent=2) + "\n")
+    record.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def keep(run: Run, place: Path) -> None:

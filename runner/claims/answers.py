@@ -131,12 +131,13 @@ def overall(answers: Sequence[Answer], combine: Callable[[Iterable[Verdict]], Ve
         each: combine(answer.verdict for answer in answers if answer.assumption in ("", each)) for each in assumptions
     }
     found = {*by_assumption.values()}
-    if len(found - {"undecided"}) > 1:
-        said = (
-            f"{verdict} with {', '.join(repr(each) for each in assumptions if by_assumption[each] == verdict)}"
-            for verdict in sorted(found)
-        )
-        return "undecided", f"it depends: {'; '.join(said)}"
-    if "undecided" not in found:
+    if len(found) == 1 and "undecided" not in found:
         return found.pop(), ""
-    return "undecided", "; ".join(dict.fromkeys(answer.why for answer in answers if answer.verdict == "undecided"))
+    said = [
+        f"{verdict} with {', '.join(repr(each) for each in assumptions if by_assumption[each] == verdict)}"
+        for verdict in sorted(found)
+    ]
+    if len(found - {"undecided"}) > 1:
+        return "undecided", f"it depends: {'; '.join(said)}"
+    why = dict.fromkeys(answer.why for answer in answers if answer.verdict == "undecided")
+    return "undecided", "; ".join([*why, *(said if len(found) > 1 else ())])

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from runner.identity import content, is_outside
+from runner.identity import as_typed, content, is_outside
 from runner.report.curves import Heights, mean_height, not_before, time_to, top1_curve
 from runner.report.runs import Run, finished, parsed, shorten
 
@@ -71,19 +71,22 @@ class Values:
         return f"{earliest}{earliest and ' to '}{scale * self.mean:{form}}{spread}{unit and ' '}{unit}"
 
 
+SEEDS = 3
+"""Without so many there is no verdict."""
+
+
 def by_seed(*sides: Values) -> dict[int, tuple[float, ...]]:
     """The values of all sides, of each seed that all have.
 
     Raises:
-        MissingRunsError: they have no seed in common.
+        MissingRunsError: they have too few seeds in common for a verdict.
     """
-    if not (seeds := sorted(set.intersection(*({*side.of} for side in sides)))):
-        raise MissingRunsError("no seeds that both sides of a comparison have")
+    seeds = sorted(set.intersection(*({*side.of} for side in sides)))
+    if len(seeds) < SEEDS:
+        raise MissingRunsError(f"{len(seeds)} of {SEEDS} seeds that all sides of a comparison have")
     return {seed: tuple(side.of[seed] for side in sides) for seed in seeds}
 
 
-SEEDS = 3
-"""Without so many there is no verdict."""
 Measure = Callable[[Run], float | None]
 """What a value is found by in a run; None where it has none."""
 
@@ -117,6 +120,8 @@ class Evidence:
     @cached_property
     def _settings(self) -> list[tuple[Run, dict[str, Any]]]:
         known = [(run, _settings(run)) for run in self.runs]
+        unreadable = [run.folder / "config.yaml" for run, settings in known if settings is None]
+        self.problems += [f"skipped {path}: cannot be read" for path in unreadable]
         return [(run, settings) for run, settings in known if settings is not None]
 
     def reached(self, top1: float, **conditions: Any) -> Values:
@@ -148,20 +153,20 @@ class Evidence:
             ValueError: the conditions leave something open in which these runs differ, or one of them diverged.
         """
         wanted = {key.replace("__", "."): value for key, value in conditions.items()}
+        asked = " ".join(f"{key}={as_typed(value)}" for key, value in wanted.items())
         alike = [each for each in self._settings if all(each[1].get(k) == v for k, v in wanted.items())]
         found = [run for run, _ in alike]
         differing = sorted({key for _, settings in alike for key in _differing(settings, alike[0][1])})
         if differing and len({_content(run) for run in found}) > 1:
-            raise ValueError(f"runs of {wanted} differ in {shorten(differing)} too")
+            raise ValueError(f"runs of {asked} differ in {shorten(differing)} too")
         told = [(run, metric(run) if callable(metric) else run.values.get(metric)) for run in found]
-        if lost := [run.identity for run, value in told if value is None and not callable(metric)]:
-            raise ValueError(f"runs of {wanted} have no {metric}, as where training diverged: {shorten(lost)}")
+        if lost := [run.identity for run, value in told if (value is None or value != value) and not callable(metric)]:
+            raise ValueError(f"runs of {asked} have no {metric}, as where training diverged: {shorten(lost)}")
         measured = [(int(run.values.get("seed") or 0), float(value)) for run, value in told if value is not None]
         values = dict(measured)
         if len(values) < len(measured):
-            raise ValueError(f"several runs of one seed answer to {wanted}: {', '.join(run.identity for run in found)}")
+            raise ValueError(f"several runs of one seed answer to {asked}: {', '.join(run.identity for run in found)}")
         if len(values) < seeds or not values:
-            asked = " ".join(f"{key}={value}" for key, value in wanted.items())
             raise MissingRunsError(f"{len(values)} of {seeds} seeds of {asked}")
         self.used += found
         return Values(values)

@@ -24,9 +24,11 @@ def _method(name: str, cluster: dict[str, Any]) -> dict[str, Any]:
     return wanted
 
 
-def _timed(evidence: Evidence, name: str, cluster: dict[str, Any], **conditions: Any) -> Values:
-    """Seconds per iteration of runs for the time only."""
-    return evidence.measured("iteration_time_s", problem="none", **_method(name, cluster) | conditions)
+def _timed(
+    evidence: Evidence, name: str, cluster: dict[str, Any], metric: str = "iteration_time_s", **conditions: Any
+) -> Values:
+    """Seconds, of runs for the time only."""
+    return evidence.measured(metric, problem="none", **_method(name, cluster) | conditions)
 
 
 def server(evidence: Evidence) -> list[Answer]:
@@ -46,7 +48,7 @@ def server(evidence: Evidence) -> list[Answer]:
 def failures(evidence: Evidence) -> list[Answer]:
     """An iteration, in the mean over workers, becomes longer by a larger factor for allreduce than for both gossips.
 
-    Not the time to the last worker's end: where each has its own mini-batches, the slow one ends last in any case.
+    Where each worker has its own mini-batches, so does training until the last worker has taken all its steps.
     """
     well: dict[str, Any] = {"cluster__compute__slow": None, "cluster__compute__sleep_ranks": [], "failures__plan": []}
     ill: dict[str, dict[str, Any]] = {
@@ -55,19 +57,23 @@ def failures(evidence: Evidence) -> list[Answer]:
         "1 worker of 16 away for 30 s": {"failures__plan": [{"worker": 3, "dies_at_s": 10, "returns_at_s": 40}]},
     }
     [ideal] = AFTER
-    own: tuple[str, dict[str, Any], str] = (f"each worker its own mini-batches, {ideal}", {}, "shard_with_replacement")
-    shared = [
-        (f"shared mini-batches, {assumption}", cluster, "global_batches")
-        for assumption, cluster in CLUSTERS.items()
-        if assumption not in STRAGGLER  # which is one of the ills
+    iteration, training, own = "iteration_time_s", "training_time_s", "shard_with_replacement"
+    cases: list[tuple[str, dict[str, Any], str, str]] = [
+        (f"each worker its own mini-batches, in the mean over workers, {ideal}", {}, own, iteration),
+        (f"each worker its own mini-batches, until the last has taken all its steps, {ideal}", {}, own, training),
+        *(
+            (f"shared mini-batches, {assumption}", cluster, "global_batches", iteration)
+            for assumption, cluster in CLUSTERS.items()
+            if assumption not in STRAGGLER  # which is one of the ills
+        ),
     ]
     answers = []
     for what, differs in ill.items():
-        for where, cluster, sampling in [own, *shared]:
+        for where, cluster, sampling, metric in cases:
             common: dict[str, Any] = {"nodes": 16, "sampling": sampling}
             factors = {
-                name: _timed(evidence, name, cluster, **common, **well | differs)
-                / _timed(evidence, name, cluster, **common, **well)
+                name: _timed(evidence, name, cluster, metric, **common, **well | differs)
+                / _timed(evidence, name, cluster, metric, **common, **well)
                 for name in ("allreduce", "gossip_pull", "gossip_push")
             }
             more = [allreduce - max(gossip) for allreduce, *gossip in by_seed(*factors.values()).values()]
@@ -91,12 +97,14 @@ def small(evidence: Evidence) -> list[Answer]:
     for assumption, cluster in TRAINED_ON.items():
         for target in TARGETS:
             by_nodes = {nodes: _times(evidence, nodes, target, cluster) for nodes in (FEW, 16, SEVERAL)}
-            verdict = every(
-                smaller(times[name], times["allreduce"]) for times in by_nodes.values() for name in ASYNCHRONOUS
-            )
-            numbers = "; ".join(f"{nodes} nodes: {listed(times, '.1f', unit='s')}" for nodes, times in by_nodes.items())
-            n = min(_seeds(times) for times in by_nodes.values())
-            answers.append(Answer(verdict, numbers, n, "", f"{100 * target:g} %, {assumption}", BETWEEN))
+            for name in ASYNCHRONOUS:
+                pairs = {
+                    nodes: {each: times[each] for each in (name, "allreduce")} for nodes, times in by_nodes.items()
+                }
+                verdict = every(smaller(*pair.values()) for pair in pairs.values())
+                numbers = "; ".join(f"{nodes} nodes: {listed(pair, '.1f', unit='s')}" for nodes, pair in pairs.items())
+                n = min(_seeds(pair) for pair in pairs.values())
+                answers.append(Answer(verdict, numbers, n, name, f"{100 * target:g} %, {assumption}", BETWEEN))
     return answers
 
 

@@ -43,7 +43,8 @@ def _named(variant: str | None) -> dict[str, str]:
 
 
 def _method(algorithm: str, variant: dict[str, str], named: set[str]) -> str:
-    defaults = {key: as_typed(value) for key, value in ledger().get(f"algorithm/{algorithm}", {}).items()}
+    known = ledger().get(f"algorithm/{algorithm}", {})
+    defaults = {key: as_typed(value) for key, value in known.items() if value is not None}  # null says nothing
     settings = {key: value for key, value in (defaults | variant).items() if key in variant or key in named}
     return f"{algorithm} ({', '.join(f'{key}={value}' for key, value in settings.items())})"
 

@@ -32,6 +32,8 @@ _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#
 _MARKERS = "osD^vPX*"
 _PAPER_STYLES = {8: "--", 16: "-"}  # the SGP paper's line styles, by nodes
 _STYLES: list[Any] = ["-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4))]
+DISTINCT = len(_PALETTE) * len(_STYLES)
+"""More lines cannot be told apart."""
 _FEW_POINTS = 20
 
 
@@ -51,8 +53,12 @@ class Labels:
     ) -> None:
         """
         Args:
-            among: these lines and those that other figures of the same runs have beside them: looks are shared out
-                among all, so that a line looks the same in each figure. None: the lines.
+            lines: values of keys.
+            among: these lines and those that other figures of the same runs have beside them: colours and markers are
+                shared out among all, so that a line has the same in each figure. None: the lines.
+
+        Raises:
+            ValueError: there are too many.
         """
         self.keys = list(keys)
         several = [len({line[i] for line in lines}) > 1 for i in range(len(keys))]
@@ -61,9 +67,8 @@ class Labels:
         self.by_style = next((key for key in ("nodes", "cluster") if key in keys), None)
         self.styled = sorted({self._styled(line) for line in lines} - {None})
         among = among or lines
-        methods = list(dict.fromkeys(str(self._who(line)[0]) for line in among))
-        plain = [method.partition(" (")[0] for method in methods]
-        self.variants = {method: plain[:i].count(plain[i]) for i, method in enumerate(methods)}
+        if len(lines) > DISTINCT:
+            raise ValueError(f"{len(lines)} lines: more than can be told apart; narrow them down with --where")
         free = [colour for colour in _PALETTE if colour not in {_paper_colour(self._who(line)) for line in among}]
         self.colours: dict[tuple[Any, ...], str] = {}
         for line in among:
@@ -76,6 +81,21 @@ class Labels:
                     if use_paper and paper
                     else (free.pop(0) if free else _PALETTE[len(self.colours) % len(_PALETTE)])
                 )
+        self.variants = self._variants()
+
+    def _variants(self) -> dict[tuple[Any, ...], int]:
+        """A method's variants in turn, its plain form first; where a colour comes again, one that it has not had."""
+        methods = list(dict.fromkeys(str(who[0]) for who in self.colours))
+        plain = [method.partition(" (")[0] for method in methods]
+        found: dict[tuple[Any, ...], int] = {}
+        taken: set[tuple[str, int]] = set()
+        for who, colour in self.colours.items():
+            place = methods.index(str(who[0]))
+            first = plain[:place].count(plain[place]) % len(_STYLES)
+            others = [variant % len(_STYLES) for variant in range(first, first + len(_STYLES))]
+            found[who] = next((variant for variant in others if (colour, variant) not in taken), first)
+            taken.add((colour, found[who]))
+        return found
 
     def _who(self, line: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(value for key, value in zip(self.keys, line, strict=True) if key != self.by_style)
@@ -93,12 +113,12 @@ class Labels:
         who = self._who(line)
         place = list(self.colours).index(who)
         marker = _MARKERS[place % len(_MARKERS)] if points <= _FEW_POINTS else None
-        variant = max(self.variants[str(who[0])], place // len(_PALETTE))  # where colours come again, styles differ
-        return {"color": self.colours[who], "linestyle": self._style(variant, self._styled(line)), "marker": marker}
+        style = self._style(self.variants[who], self._styled(line))
+        return {"color": self.colours[who], "linestyle": style, "marker": marker}
 
     def _style(self, variant: int, styled: Any) -> Any:
         if len(self.styled) < 2 or styled is None:
-            return _STYLES[variant % len(_STYLES)]
+            return _STYLES[variant]
         fixed = {n: _PAPER_STYLES[n] for n in self.styled if n in _PAPER_STYLES}
         if styled in fixed:
             return fixed[styled]

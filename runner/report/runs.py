@@ -209,7 +209,7 @@ def natural_order(value: Any) -> tuple[int, float, tuple[str | float, ...]]:
         return (0, 0.0, ())
     if _is_number(value):
         return (1, float(value), ())
-    parts = enumerate(re.split(r"(\d+\.?\d*)", str(value)))  # text and numbers in turn
+    parts = enumerate(re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", str(value)))  # text and numbers in turn
     return (
         2 if str(value).startswith("allreduce") else 3,
         0.0,
@@ -283,6 +283,8 @@ def _read_object(path: Path) -> tuple[dict[str, Any], str | None]:
 def _wrong_in(summary: dict[str, Any], path: Path) -> str | None:
     if not isinstance(summary.get("algorithm"), str):
         return f"{path}: not the summary of a run, it names no algorithm"
+    if (identity := summary.get("identity", path.parent.name)) != path.parent.name:
+        return f"{path}: the summary of run {identity}, in a folder of another name"
     for keys, fits, kind in (
         (_TEXTS, _is_text, "text"),
         (COUNTS, _is_count, "a whole number"),

@@ -88,7 +88,15 @@ def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: S
         [*(Cell(row[key]) for key in keys), Cell(row["runs"]), *(_measured(row, value) for value in values)]
         for row in folded.to_dict("records")
     ]
-    return Table(frames.setting_sentence(frame, keys), columns, rows, _notes(frame, keys, values, rows))
+    notes = _notes(frame, keys, values, rows)
+    fewer = [
+        metric_of(value).header
+        for value in values
+        if any(0 < row[f"{value}_n"] < row["runs"] for row in folded.to_dict("records"))
+    ]
+    if fewer:
+        notes.append(f"Of fewer runs than n, because some have none: {', '.join(fewer)}.")
+    return Table(frames.setting_sentence(frame, keys), columns, rows, notes)
 
 
 def pivot(frame: "pd.DataFrame", rows: str, columns: str, values: Sequence[str] | None = None) -> Table:

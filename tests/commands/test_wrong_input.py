@@ -83,6 +83,7 @@ COMBINATIONS = {
     "nodes=1000 launcher=local device=cuda": ["device=cuda", "GPU", "use "],
     "nodes=1000 launcher=local backend=nccl": ["backend=nccl", "GPU", "backend=gloo"],
     "nodes=2 device=cpu backend=nccl": ["backend=nccl", "device=cuda", "device=cpu"],
+    "results_dir=": ["results_dir=", "is empty", "name a folder"],
     "results_dir=/dev/null": ["results_dir=/dev/null", "cannot be written", "choose another"],
     "results_dir=/proc/nowhere": ["results_dir=/proc/nowhere", "cannot be written"],
     "dataset.train_samples=5000": ["dataset.train_samples=5000", "1437"],

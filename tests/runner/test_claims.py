@@ -47,6 +47,9 @@ def test_where_assumptions_disagree_they_are_named() -> None:
     assert verdict == "undecided"
     assert why == "it depends: does not hold with 'fast links'; holds with 'slow links'"
     assert overall(answers[:1]) == ("holds", "")
+    verdict, why = overall([Answer("undecided", "", 3, "", "slow links", "a tie"), answers[1]])
+    assert verdict == "undecided"
+    assert why == "a tie; does not hold with 'fast links'; undecided with 'slow links'"
 
 
 def run(folder: Path, seed: int, top1: float, **config: object) -> Run:
@@ -88,7 +91,9 @@ def test_a_run_whose_configuration_cannot_be_read_is_no_evidence(text: str | Non
     (broken.folder / "config.yaml").unlink()
     if text is not None:
         (broken.folder / "config.yaml").write_text(text)
-    assert Evidence([broken, whole]).measured("top1", seeds=1, nodes=4).of == {1: 0.6}
+    evidence = Evidence([broken, whole])
+    assert evidence.measured("top1", seeds=1, nodes=4).of == {1: 0.6}
+    assert evidence.problems == [f"skipped {broken.folder / 'config.yaml'}: cannot be read"]
 
 
 def test_parts_are_combined_under_each_assumption() -> None:
@@ -248,12 +253,12 @@ def test_the_links_of_an_assumption_are_those_that_were_measured() -> None:
 
 
 def test_sides_are_compared_on_the_seeds_that_all_have() -> None:
-    few, more = Values({0: 1.0, 1: 2.0}), Values({1: 4.0, 0: 3.0, 5: 9.0})
-    assert by_seed(few, more) == {0: (1.0, 3.0), 1: (2.0, 4.0)}
-    assert (more / few).of == {0: 3.0, 1: 2.0}
-    assert (more - few).of == {0: 2.0, 1: 2.0}
-    with pytest.raises(MissingRunsError, match="no seeds"):
-        by_seed(few, Values({7: 1.0, 8: 1.0}))
+    few, more = Values({0: 1.0, 1: 2.0, 2: 1.0}), Values({1: 4.0, 0: 3.0, 2: 1.0, 5: 9.0})
+    assert by_seed(few, more) == {0: (1.0, 3.0), 1: (2.0, 4.0), 2: (1.0, 1.0)}
+    assert (more / few).of == {0: 3.0, 1: 2.0, 2: 1.0}
+    assert (more - few).of == {0: 2.0, 1: 2.0, 2: 0.0}
+    with pytest.raises(MissingRunsError, match="2 of 3 seeds that all sides"):  # though each side has three
+        by_seed(few, Values({0: 1.0, 1: 1.0, 7: 1.0}))
 
 
 def test_a_margin_is_above_zero_in_the_mean() -> None:
@@ -264,11 +269,12 @@ def test_a_margin_is_above_zero_in_the_mean() -> None:
     assert positive([0.1, 1.0, 3.0]) == "undecided"  # every seed says so, but three that differ so much are too few
 
 
-def test_a_run_that_diverged_is_not_left_out_in_silence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", [None, math.nan])
+def test_a_run_that_diverged_is_not_left_out_in_silence(loss: float | None, tmp_path: Path) -> None:
     whole = [run(tmp_path, seed, 0.9) for seed in range(3)]
     lost = run(tmp_path, 3, 0.1)
     assert lost.summary is not None
-    lost.summary["loss_mean_model"] = None
+    lost.summary["loss_mean_model"] = loss
     for each in whole:
         assert each.summary is not None
         each.summary["loss_mean_model"] = 0.5

@@ -34,14 +34,15 @@ def test_variants_of_a_method_name_the_same_settings() -> None:
         *("hier_avg (K2=8, S=4)", "hier_avg (K2=32, S=4)", "sgp", "sgp (overlap=1)"),
         *("theirs (a=[1,2])", "theirs (b=1)"),  # a method from outside has defaults that nobody knows
     ]
+    rows = [{"algorithm": "hier_avg", "variant": variant, "method": ""} for variant in ("K2=32", "S=4")]
+    assert [row["method"] for row in name_alike(rows)] == ["hier_avg (K2=32)", "hier_avg (K2=8, S=4)"]  # S is null
     assert name_alike([{"algorithm": None}]) == [{"algorithm": None}]
 
 
 def test_numbers_inside_of_names_count() -> None:
-    names = ["sgp", "hier_avg (K1=16)", "hier_avg (K1=4)", "allreduce", "k_avg (period=2.5)", 7, None, "k_avg"]
-    assert sorted(names, key=natural_order) == [
-        *(None, 7, "allreduce", "hier_avg (K1=4)", "hier_avg (K1=16)", "k_avg", "k_avg (period=2.5)", "sgp"),
-    ]
+    ordered = [None, 7, "allreduce", "hier_avg (K1=4)", "hier_avg (K1=16)", "k_avg", "lr=1e-05", "lr=0.01", "sgp"]
+    for names in (ordered[::-1], ordered[4:] + ordered[:4]):
+        assert sorted(names, key=natural_order) == ordered
 
 
 def test_speed_up_is_over_the_fewest_workers_of_the_same_series() -> None:

@@ -7,12 +7,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_runs import SPEED, write_run
 from matplotlib.figure import Figure
 
 from runner.report import figures
 from runner.report.curves import csv_of, folded_curves
+from runner.report.looks import DISTINCT, Labels
 from runner.report.runs import find_runs
 
 
@@ -29,6 +31,17 @@ def results(tmp_path: Path) -> Path:
 def evaluations(results: Path, run: str, key: str) -> np.ndarray:
     (path,) = results.glob(f"runs/*/{run}/evaluations.jsonl")
     return np.array([json.loads(line)[key] for line in path.read_text().splitlines()])
+
+
+def test_no_two_lines_look_the_same() -> None:
+    names = [f"hier_avg (K1={k})" for k in range(9)] + [f"k_avg (period={k})" for k in range(9)] + ["allreduce", "sgp"]
+    lines = [(name,) for name in names]
+    labels = Labels(pd.DataFrame({"method": names}), ["method"], lines)
+    looks = [(look["color"], str(look["linestyle"])) for look in map(labels.look, lines)]
+    assert len({*looks}) == len(lines)
+    many = [(f"sgp (overlap={k})",) for k in range(DISTINCT + 1)]
+    with pytest.raises(ValueError, match=f"{DISTINCT + 1} lines: more than can be told apart"):
+        Labels(pd.DataFrame({"method": many}), ["method"], many)
 
 
 def drawn(figure: Figure, panel: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -98,6 +98,7 @@ def test_no_runs_says_what_to_type(tmp_path: Path, folder: str) -> None:
         (b"[" * 100_000, "no valid JSON"),
         (b"[1, 2]", "not a JSON object"),
         (b"{}", "names no algorithm"),
+        (b'{"algorithm": "sgp", "identity": "cc"}', "the summary of run cc, in a folder of another name"),
         (b'{"algorithm": "sgp", "nodes": "four"}', "nodes is 'four', not a whole number"),
         (b'{"algorithm": "sgp", "top1_mean_model": [1]}', r"top1_mean_model is \[1\], not a number"),
     ],

@@ -11,7 +11,7 @@ from runner.build import ConfigError
 from runner.identity import identity
 from runner.main import compose
 from runner.prepare import resolve
-from runner.study_runs import cells_of
+from runner.study_runs import cells_of, deviations_of
 
 CASES = [(name, scale) for name in studies.names() for scale in studies.load(name).lines]
 
@@ -99,6 +99,7 @@ def test_anything_else_asks_for_no_study(line: list[str]) -> None:
             ["experiment=sgp/scaling", "scale=virtuel"],
             "scale=virtuel: not a scale of sgp/scaling; did you mean virtual",
         ),
+        (["experiment=sgp/scaling", "scale="], "scale=: not a scale of sgp/scaling"),
         (["algorithm=sgp", "scale=paper"], "scale=paper: belongs to a study"),
         (["experiment=sgp/scalling"], "experiment=sgp/scalling: there is no such study; did you mean sgp/scaling"),
         (["experiment=sgp/scaling,sgp/virtual"], "experiment=sgp/virtual: is a preset and no study"),
@@ -150,6 +151,13 @@ def test_what_differs_from_the_paper_is_said() -> None:
     assert not [line for line in told if line.startswith(("model.", "results_dir", "device", "optimizer"))]
     [(timing, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp", "problem=none"])
     assert not [line for line in studies.deviations(timing, paper) if line.startswith(("model", "schedule"))]
+
+
+def test_of_lines_that_are_alike_the_one_on_as_many_nodes_is_held_against() -> None:
+    study = studies.load("gossip/contention")
+    told = deviations_of(study, [cell for cell in cells_of(study, "virtual") if cell["nodes"] == 16])
+    assert "batch_size 32 (scale=paper: 16)" in told
+    assert not [line for line in told if line.startswith("nodes")]
 
 
 def test_what_the_preset_of_the_paper_leaves_open_is_no_difference() -> None:
