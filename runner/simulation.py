@@ -189,6 +189,7 @@ class Simulation:
         return self.cluster.members
 
     def close(self) -> None:
+        self.cluster.engine.close()
         self.source.close()
 
 

@@ -283,7 +283,7 @@ def _read_object(path: Path) -> tuple[dict[str, Any], str | None]:
 def _wrong_in(summary: dict[str, Any], path: Path) -> str | None:
     if not isinstance(summary.get("algorithm"), str):
         return f"{path}: not the summary of a run, it names no algorithm"
-    if (identity := summary.get("identity", path.parent.name)) != path.parent.name:
+    if (identity := summary.get("identity") or path.parent.name) != path.parent.name:
         return f"{path}: the summary of run {identity}, in a folder of another name"
     for keys, fits, kind in (
         (_TEXTS, _is_text, "text"),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import AsyncGenerator, Callable, Generator
+import inspect
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 from algorithms.worker import Vector
@@ -76,14 +77,20 @@ class Task:
 
     Args:
         yielded: called with each iterate; virtual time stands still meanwhile.
+        awaited: the coroutine that `run` awaits, if it has been given one.
     """
 
-    __slots__ = ("_is_due", "_run", "_step", "_yielded", "engine", "name", "paused_s", "waits_for")
+    __slots__ = ("_awaited", "_is_due", "_run", "_step", "_yielded", "engine", "name", "paused_s", "waits_for")
 
     def __init__(
-        self, engine: Engine, name: str, run: AsyncGenerator[Vector, None], yielded: Callable[[Vector], None]
+        self,
+        engine: Engine,
+        name: str,
+        run: AsyncGenerator[Vector, None],
+        yielded: Callable[[Vector], None],
+        awaited: Coroutine[Any, Any, None] | None = None,
     ) -> None:
-        self.engine, self.name = engine, name
+        self.engine, self.name, self._awaited = engine, name, awaited
         self._run, self._yielded = run, yielded
         self._step = run.__anext__().__await__()
         self.waits_for: Pending[Any] | None = None
@@ -132,7 +139,13 @@ class Task:
             self.waits_for.task = None
         with contextlib.suppress(GeneratorExit, StopIteration, StopAsyncIteration):
             self._step.throw(GeneratorExit())
+        self.forsake()
         self.engine.end(self)
+
+    def forsake(self) -> None:
+        """It will not go on. Of a coroutine that has not even begun Python would complain."""
+        if self._awaited is not None and inspect.getcoroutinestate(self._awaited) == inspect.CORO_CREATED:
+            self._awaited.close()
 
 
 class VirtualClock:
@@ -178,6 +191,11 @@ class Engine:
 
     def end(self, task: Task) -> None:
         self.tasks.pop(task, None)
+
+    def close(self) -> None:
+        """Nothing goes on, whether all has ended or not."""
+        for task in self.tasks:
+            task.forsake()
 
     def run(self) -> None:
         """Until all tasks have ended; or, while some are `held`, until nothing more happens without them.

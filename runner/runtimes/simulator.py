@@ -272,7 +272,8 @@ class VirtualWorker(Member):
         return self.letters.messages(channel)
 
     def beside(self, task: Coroutine[Any, Any, None]) -> None:
-        companion = Task(self.engine, f"{self.task.name}, beside" if self.task else "", alone(task), lambda _: None)
+        name = f"{self.task.name}, beside" if self.task else ""
+        companion = Task(self.engine, name, alone(task), lambda _: None, awaited=task)
         self.companions.append(companion)
         self.engine.start(companion)
 

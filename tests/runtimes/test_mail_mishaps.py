@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -158,6 +159,16 @@ def test_nobody_is_stuck_and_the_same_plan_gives_the_same_run(method, plan, dete
     if isinstance(first, str):
         assert "overlap" in first or "no worker is left" in first
     assert told() == first
+
+
+def test_what_dies_before_it_has_begun_leaves_nothing_behind():
+    plan = [
+        {"worker": 3, "pauses_at_s": 0.0, "resumes_at_s": 1.0},
+        {"worker": 3, "dies_at_s": 1.0},
+        {"worker": 2, "dies_at_s": 1.05, "returns_at_s": 1.1},
+    ]
+    play(changed(TORMENTED["adpsgd equal"], failures__plan=plan, failures__detection_s=0.0), lambda worker, draw: 1.0)
+    gc.collect()  # now a coroutine complains if it was never awaited
 
 
 def test_adpsgd_meets_all_its_peers_however_long_an_average_takes():
