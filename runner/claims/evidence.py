@@ -160,7 +160,9 @@ class Evidence:
         if differing and len({_content(run) for run in found}) > 1:
             raise ValueError(f"runs of {asked} differ in {shorten(differing)} too")
         told = [(run, metric(run) if callable(metric) else run.values.get(metric)) for run in found]
-        if lost := [run.identity for run, value in told if (value is None or value != value) and not callable(metric)]:
+        if lost := [
+            run.identity for run, value in told if not callable(metric) and (value is None or math.isnan(value))
+        ]:
             raise ValueError(f"runs of {asked} have no {metric}, as where training diverged: {shorten(lost)}")
         measured = [(int(run.values.get("seed") or 0), float(value)) for run, value in told if value is not None]
         values = dict(measured)

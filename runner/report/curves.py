@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.report.derived import tell_apart
 from runner.report.metrics import top1_key
-from runner.report.runs import Run, natural_order, read_evaluations
+from runner.report.runs import Run, in_order, read_evaluations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,9 +94,7 @@ def folded_curves(runs: Sequence[Run], by: Sequence[str], value: str) -> tuple[l
             groups.setdefault(tuple(known[run.folder].get(key) for key in by), []).append(rows)
     if not groups:
         raise LookupError(f"no finished run has recorded {value}")
-    return [
-        _fold(key, groups[key], value) for key in sorted(groups, key=lambda key: [natural_order(part) for part in key])
-    ], problems
+    return [_fold(key, groups[key], value) for key in in_order(groups)], problems
 
 
 Heights = Sequence[tuple[float, float]]

@@ -26,19 +26,18 @@ def name_alike(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     `hier_avg (K2=8, S=4)`. One that names nothing is the plain form, and stays so.
     """
     rows = list(rows)
-    variants = [_named(row.get("variant")) for row in rows]
-    named: dict[Any, set[str]] = defaultdict(set)
-    for row, variant in zip(rows, variants, strict=True):
-        named[row.get("algorithm")].update(variant)
-    return [
-        row | ({"method": _method(str(row["algorithm"]), variant, named[row["algorithm"]])} if variant else {})
-        for row, variant in zip(rows, variants, strict=True)
-    ]
+    keys = [(str(row.get("algorithm")), row.get("variant") or "") for row in rows]
+    variants = {key: _named(key[1]) for key in dict.fromkeys(keys) if key[1]}  # each once: there are few
+    named: dict[str, set[str]] = defaultdict(set)
+    for (algorithm, _), variant in variants.items():
+        named[algorithm].update(variant)
+    methods = {key: _method(key[0], variant, named[key[0]]) for key, variant in variants.items()}
+    return [row | ({"method": methods[key]} if key in methods else {}) for row, key in zip(rows, keys, strict=True)]
 
 
-def _named(variant: str | None) -> dict[str, str]:
+def _named(variant: str) -> dict[str, str]:
     """Setting -> value, of "K2=32, S=4"."""
-    parts = (part.partition("=") for part in (variant or "").split(", ") if part)
+    parts = (part.partition("=") for part in variant.split(", ") if part)
     return {name: value for name, _, value in parts}
 
 

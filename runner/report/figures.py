@@ -10,7 +10,7 @@ from runner.report import frames, staleness
 from runner.report.curves import Curve, folded_curves
 from runner.report.looks import Labels, add_legend, panels_of
 from runner.report.metrics import EVALUATED
-from runner.report.runs import Run, natural_order
+from runner.report.runs import Run, in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +142,7 @@ def _learning_curves(
 
     times = _Times(frame, keys)
     panels = [(x, kind) for x in against for kind in (times.kinds if x == "time" else [None])]
-    labels = Labels(frame, keys, [line.key for line in lines])
+    labels = Labels(keys, [line.key for line in lines])
     counts = sorted({line.runs for line in lines})
     caption = _caption(frame, keys, counts, "band")
     nodes = sorted({n for n in frame["nodes"] if n is not None})
@@ -196,7 +196,7 @@ def _against_nodes(
     times = _Times(frame, keys)
     panels = times.kinds if a_time else [None]
     lines = _lines(frame, keys)
-    labels = Labels(frame, keys, lines, among=_lines(whole, keys))
+    labels = Labels(keys, lines, among=_lines(whole, keys))
     counts = sorted({len(group) for _, group in frame.groupby([*keys, "nodes"], dropna=False)})
     caption = _caption(frame, [*keys, "nodes"], counts, "bars")
     title = f"{quantity.title} against nodes: {_timed(frame) if a_time else _task(frame)}"
@@ -251,7 +251,7 @@ def _split(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None) 
     keys = [key for key in by or _line_keys(frame) if key != "nodes"] or ["method"]
     folded = frames.fold(frame, [*keys, "nodes"], [quantity.key, *SPLIT]).to_dict("records")
     lines = list(dict.fromkeys(tuple(point[key] for key in keys) for point in folded))
-    labels = Labels(frame, keys, lines)
+    labels = Labels(keys, lines)
     counts = sorted({point["runs"] for point in folded})
     caption = _caption(frame, [*keys, "nodes"], counts, "")
     shown = [share for share in SPLIT if any(point[f"{share}_mean"] for point in folded)]
@@ -283,7 +283,7 @@ def _histogram(frame: "pd.DataFrame", keys: Sequence[str]) -> "Figure":
         raise LookupError("none of these runs has recorded a staleness; asynchronous and overlapped methods do")
     every = staleness.folded(frame, keys)
     late = {line: counts for line, counts in every.items() if max(counts) > 0}
-    labels = Labels(frame, keys, list(late or every))
+    labels = Labels(keys, list(late or every))
     settings = frames.setting_sentence(
         frame, {"dataset", "model", *(key for key in keys if frames.differs(frame, key))}
     )
@@ -309,8 +309,7 @@ def _histogram(frame: "pd.DataFrame", keys: Sequence[str]) -> "Figure":
 
 
 def _lines(frame: "pd.DataFrame", keys: Sequence[str]) -> list[tuple[Any, ...]]:
-    every = frame[list(keys)].drop_duplicates().itertuples(index=False, name=None)
-    return sorted(every, key=lambda line: [natural_order(value) for value in line])
+    return in_order(frame[list(keys)].drop_duplicates().itertuples(index=False, name=None))
 
 
 def _line_keys(frame: "pd.DataFrame") -> list[str]:
@@ -329,7 +328,7 @@ class _Times:
     def __init__(self, frame: "pd.DataFrame", keys: Sequence[str]) -> None:
         rows = frame.to_dict("records")
         self.of = {tuple(row[key] for key in keys): (row["clock"], row.get("time_as_for")) for row in rows}
-        self.kinds = sorted(set(self.of.values()), key=lambda kind: [natural_order(part) for part in kind])
+        self.kinds = in_order(set(self.of.values()))
         self.borrowed = any(of for _, of in self.kinds)
 
     def text(self, kind: tuple[Any, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.report.derived import tell_apart, with_scaling
 from runner.report.metrics import METRICS, top1_key
-from runner.report.runs import COUNTS, Run, natural_order, shorten, unknown_name
+from runner.report.runs import COUNTS, Run, in_order, natural_order, shorten, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ def fold(frame: "pd.DataFrame", by: Sequence[str], values: Sequence[str]) -> "pd
     for position, key in enumerate(frame[list(by)].itertuples(index=False, name=None)):
         groups.setdefault(key, []).append(position)
     rows = []
-    for key in sorted(groups, key=lambda key: [natural_order(part) for part in key]):
+    for key in in_order(groups):
         row: dict[str, Any] = dict(zip(by, key, strict=True)) | {"runs": len(groups[key])}
         for value in values:
             present = [float(x) for x in frame[value].iloc[groups[key]] if x is not None]

@@ -8,7 +8,6 @@ from runner.report import frames
 from runner.report.metrics import EVALUATED, header_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -46,7 +45,6 @@ class Labels:
 
     def __init__(
         self,
-        frame: "pd.DataFrame",
         keys: Sequence[str],
         lines: Sequence[tuple[Any, ...]],
         among: Sequence[tuple[Any, ...]] = (),

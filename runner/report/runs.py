@@ -217,6 +217,11 @@ def natural_order(value: Any) -> tuple[int, float, tuple[str | float, ...]]:
     )
 
 
+def in_order(keys: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Several values each, sorted by the natural order of the first, then of the next."""
+    return sorted(keys, key=lambda key: [natural_order(value) for value in key])
+
+
 def shorten(values: Sequence[Any], most: int = 10) -> str:
     """`a, b, c`, cut after `most` values with the number of the rest."""
     return ", ".join(map(str, values[:most])) + (f", and {len(values) - most} more" if len(values) > most else "")

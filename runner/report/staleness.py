@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.report.runs import natural_order
+from runner.report.runs import in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ def folded(frame: "pd.DataFrame", keys: Sequence[str]) -> dict[tuple[Any, ...], 
     found: dict[tuple[Any, ...], Counter[int]] = {}
     for *key, text in frame[[*keys, "staleness"]].itertuples(index=False, name=None):
         found.setdefault(tuple(key), Counter()).update(counts_of(text or ""))
-    return {key: found[key] for key in sorted(found, key=lambda key: list(map(natural_order, key))) if found[key]}
+    return {key: found[key] for key in in_order(found) if found[key]}
 
 
 def mean(counts: Mapping[int, int]) -> float:

@@ -84,16 +84,13 @@ def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: S
         Column("runs", "n", "count"),
         *(Column(value, metric_of(value).header, metric_of(value).kind, measured=True) for value in values),
     ]
+    records = folded.to_dict("records")
     rows = [
         [*(Cell(row[key]) for key in keys), Cell(row["runs"]), *(_measured(row, value) for value in values)]
-        for row in folded.to_dict("records")
+        for row in records
     ]
     notes = _notes(frame, keys, values, rows)
-    fewer = [
-        metric_of(value).header
-        for value in values
-        if any(0 < row[f"{value}_n"] < row["runs"] for row in folded.to_dict("records"))
-    ]
+    fewer = [metric_of(value).header for value in values if any(0 < row[f"{value}_n"] < row["runs"] for row in records)]
     if fewer:
         notes.append(f"Of fewer runs than n, because some have none: {', '.join(fewer)}.")
     return Table(frames.setting_sentence(frame, keys), columns, rows, notes)

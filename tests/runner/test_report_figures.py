@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from fake_runs import SPEED, write_run
 from matplotlib.figure import Figure
@@ -36,12 +35,12 @@ def evaluations(results: Path, run: str, key: str) -> np.ndarray:
 def test_no_two_lines_look_the_same() -> None:
     names = [f"hier_avg (K1={k})" for k in range(9)] + [f"k_avg (period={k})" for k in range(9)] + ["allreduce", "sgp"]
     lines = [(name,) for name in names]
-    labels = Labels(pd.DataFrame({"method": names}), ["method"], lines)
+    labels = Labels(["method"], lines)
     looks = [(look["color"], str(look["linestyle"])) for look in map(labels.look, lines)]
     assert len({*looks}) == len(lines)
     many = [(f"sgp (overlap={k})",) for k in range(DISTINCT + 1)]
     with pytest.raises(ValueError, match=f"{DISTINCT + 1} lines: more than can be told apart"):
-        Labels(pd.DataFrame({"method": many}), ["method"], many)
+        Labels(["method"], many)
 
 
 def drawn(figure: Figure, panel: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
