@@ -149,6 +149,16 @@ def test_together_they_are_the_same_every_time(replicas):
     assert all(torch.equal(first[place][1], again[place][1]) for place in first)
 
 
+@pytest.mark.parametrize("name", ["mlp", "lenet"])
+def test_one_that_waits_alone_has_the_bits_of_a_real_process(name, replicas):
+    batched = Batched(replicas(problem(name, torch.float32)), batches())
+    x = points(batched.replicas.problem.x0)
+    for place, (loss, g) in alone(name, torch.float32).items():
+        [own_loss], [own_g] = batched.begin(x[place], [place[0]], place[0], place[1]).result()
+        assert torch.equal(own_loss, loss)
+        assert torch.equal(own_g, g)
+
+
 RUN = ("launcher=simulated", *SMALL, *DOUBLE, "nodes=4", "gpus_per_node=2", "epochs=1", "algorithm=sgp")
 
 
