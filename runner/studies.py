@@ -4,13 +4,15 @@
 is an ordinary preset, `conf/experiment/<paper>/<scale>.yaml`. So `experiment=sgp/scaling scale=virtual` stands for
 several lines `-m experiment=sgp/virtual ...`, each of which anyone can type, and studies that want the same run share
 it: it lies in results/runs/<paper>/<scale>.
+
+An entry that is a mapping of lists stands for the lines that have one of each; the lists' names are for the reader.
 """
 
 from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -115,7 +117,7 @@ def load(name: str) -> Study:
         )
     if "source" not in content:
         raise ConfigError(f"conf/experiment/{name}.yaml: source: is missing; say where in the paper it is")
-    lines = {scale: content.pop(scale) for scale in SCALES if scale in content}
+    lines = {scale: [*_lines(name, content.pop(scale))] for scale in SCALES if scale in content}
     study = Study(name=name, lines=lines, **content)
     for scale in lines:
         for line in study.whole_lines(scale):
@@ -247,6 +249,15 @@ def deviations(here: Config, paper: Config, known: set[str] | None = None) -> li
 def _settings(config: Config) -> list[tuple[str, Any]]:
     """What determines results and is typed, with dotted keys."""
     return [(key, value) for key, value in flat(config) if key not in DERIVED and not is_outside(key)]
+
+
+def _lines(name: str, entries: Sequence[str | dict[str, list[str]]]) -> Iterator[str]:
+    for entry in entries:
+        lists = entry if isinstance(entry, dict) else {"": [entry]}
+        for key, words in lists.items():
+            if not isinstance(words, list) or not all(isinstance(each, str) for each in words):
+                raise ConfigError(f"conf/experiment/{name}.yaml: {key}: {words}: must be a list of parts of lines")
+        yield from map(" ".join, itertools.product(*lists.values()))
 
 
 def _by_method(words: list[str]) -> list[list[str]]:

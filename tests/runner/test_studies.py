@@ -120,6 +120,44 @@ def test_a_misspelt_key_of_a_study_is_named(tmp_path: Path, monkeypatch: pytest.
         studies.load("mine/one")
 
 
+def write_study(folder: Path, lines: str) -> None:
+    (folder / "experiment/mine").mkdir(parents=True)
+    (folder / "experiment/mine/one.yaml").write_text(f"title: One\nsource: none\nlaptop:\n{lines}")
+
+
+def test_lists_stand_for_the_lines_that_have_one_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(
+        tmp_path,
+        """
+  - algorithm=allreduce nodes=1
+  - sizes: [nodes=2 batch_size=8, nodes=4 batch_size=4]
+    methods: [algorithm=sgp, "algorithm=dpsgd,easgd seed=1,2"]
+    trouble: ["", "'cluster.compute.slow={3: 4.0}'"]
+""",
+    )
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    slow = "cluster.compute.slow={3: 4.0}"
+    assert studies.load("mine/one").whole_lines("laptop") == [
+        ["algorithm=allreduce", "nodes=1"],
+        ["nodes=2", "batch_size=8", "algorithm=sgp"],
+        ["nodes=2", "batch_size=8", "algorithm=sgp", slow],
+        ["nodes=2", "batch_size=8", "algorithm=dpsgd,easgd", "seed=1,2"],
+        ["nodes=2", "batch_size=8", "algorithm=dpsgd,easgd", "seed=1,2", slow],
+        ["nodes=4", "batch_size=4", "algorithm=sgp"],
+        ["nodes=4", "batch_size=4", "algorithm=sgp", slow],
+        ["nodes=4", "batch_size=4", "algorithm=dpsgd,easgd", "seed=1,2"],
+        ["nodes=4", "batch_size=4", "algorithm=dpsgd,easgd", "seed=1,2", slow],
+    ]
+
+
+@pytest.mark.parametrize("lines", ["  - nodes: 4\n", "  - methods: algorithm=sgp\n", "  - [algorithm=sgp]\n"])
+def test_lines_of_another_shape_are_refused(lines: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(tmp_path, lines)
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=r"mine/one\.yaml: .*: must be a list of parts of lines"):
+        studies.load("mine/one")
+
+
 def test_each_method_gets_the_rate_that_was_found_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"algorithm=sgp": 0.05, "algorithm=allreduce": 0.2, "algorithm=allreduce nodes=4": 0.4}
     monkeypatch.setattr(studies, "tuned", lambda paper: {"laptop": rates})
