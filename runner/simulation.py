@@ -219,6 +219,8 @@ class Evaluator:
         self.batch_norm, self.batch_size = settings["batch_norm"], settings["batch_size"]
         self.own_always = settings["own"] == "always"
         self.calibration = simulation.make_batches() if replicas.buffers else []
+        # As many parts of the test set as real processes would score give their sums, bit for bit, but take longer.
+        self.in_one = simulation.config["problem"]["batched"]
 
     def snapshot(self, worker: VirtualWorker, x: Tensor) -> Snapshot:
         """The worker between two steps. Iterates are never changed in place; buffers are."""
@@ -235,6 +237,7 @@ class Evaluator:
         first = workers[parts[0][0]].x
         mean = mean_in_order(workers[rank].x for rank in sorted(workers))
         buffers = self._mean_buffers(mean.to(first.dtype), workers, parts) if self.replicas.buffers else {}
+        shares = 1 if self.in_one else len(parts)
 
         def one(place: int) -> list[float]:
             rank, lane = parts[place]
@@ -242,14 +245,16 @@ class Evaluator:
             own = NOTHING
             if self.own_always or last:
                 own = self._score(worker.x, worker.buffers[lane] if buffers else {}, lane, self.lanes)
-            together = self._score(mean.to(first.dtype), buffers, place, len(parts))
+            together = NOTHING
+            if place < shares:
+                together = self._score(mean.to(first.dtype), buffers, place, shares)
             return scores(float(torch.linalg.vector_norm(worker.x.double() - mean)), own, together)
 
         rows = self.replicas.map(one, range(len(parts)))
         row = fold(torch.tensor(rows, dtype=torch.float64), self.lanes)
         whole = torch.cat(list(centre.values())) if centre else workers[parts[0][0]].centre
         if whole is not None:
-            scored = self.replicas.map(lambda part: self._score(whole, buffers, part, len(parts)), range(len(parts)))
+            scored = self.replicas.map(lambda part: self._score(whole, buffers, part, shares), range(shares))
             row["top1_centre"] = sum(score.correct for score in scored) / sum(score.samples for score in scored)
         return row
 

@@ -16,7 +16,7 @@ import yaml
 
 from runner import studies
 from runner.config import conf_dir
-from runner.main import compose
+from runner.main import compose_all
 from runner.prepare import resolve
 from runner.report.runs import Run, read_run
 from runner.results import run_folder
@@ -28,9 +28,10 @@ def chosen(study: studies.Study, scale: str, results_dir: Path) -> dict[str, flo
     """By the words of its lines that have a rate each: "algorithm=sgp"."""
     found: dict[str, list[tuple[float, float]]] = {}
     commands = study.commands(scale)
-    for command in commands:
+    lines = compose_all([[*command, f"results_dir={results_dir}"] for command in commands])
+    for command, cells in zip(commands, lines, strict=True):
         words = " ".join(word for word in command if word.partition("=")[0] in study.by and not shared(word, commands))
-        for composed, _ in compose([*command, f"results_dir={results_dir}"]):
+        for composed, _ in cells:
             config = resolve(composed)
             rate, folder = float(config["optimizer"]["reference_lr"]), run_folder(config)
             run = read_run(Run(folder, study.preset(scale), "unknown")) if folder.is_dir() else None

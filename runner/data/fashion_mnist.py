@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -55,8 +56,8 @@ def fashion_mnist(
         "fashion_mnist", root, layouts(root), REMEDY, fetch if download else None
     ).paths()
     return InMemory(
-        first(_read(train_images, train_labels, 60_000), train_samples, "train_samples"),
-        first(_read(test_images, test_labels, 10_000), test_samples, "test_samples"),
+        first(_read(train_images, train_labels, 60_000, train_samples), train_samples, "train_samples"),
+        first(_read(test_images, test_labels, 10_000, test_samples), test_samples, "test_samples"),
         classes=10,
         mean=(0.2860,),
         std=(0.3530,),
@@ -72,24 +73,32 @@ def layouts(root: str | None) -> list[Layout]:
     return [Layout(folder, files) for folder in folders for files in (FILES, UNPACKED)]
 
 
-def _read(image_file: Path, label_file: Path, count: int) -> Batch:
-    images = _read_idx(image_file, (count, 28, 28))
+def _read(image_file: Path, label_file: Path, count: int, wanted: int | None) -> Batch:
+    """All labels, and at least the first `wanted` images: to unpack all takes longer than some whole runs."""
     labels = _read_idx(label_file, (count,))
     if labels.max() > 9:
         raise corrupt(label_file, f"label {labels.max()} of 0..9", REMEDY)
-    return torch.from_numpy(images).view(count, 1, 28, 28), torch.from_numpy(labels.astype(np.int64))
+    images = torch.from_numpy(_read_idx(image_file, (count, 28, 28), wanted))
+    return images.view(-1, 1, 28, 28), torch.from_numpy(labels.astype(np.int64))
 
 
-def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """An idx file of unsigned bytes: two zero bytes, type 8, number of dimensions, big-endian sizes, data."""
+def _read_idx(path: Path, shape: tuple[int, ...], wanted: int | None = None) -> np.ndarray:
+    """An idx file of unsigned bytes: two zero bytes, type 8, number of dimensions, big-endian sizes, data.
+
+    Args:
+        wanted: how many along the first dimension, where that is less than there are.
+    """
+    start = 4 + 4 * len(shape)
+    part = shape if wanted is None or not 1 <= wanted < shape[0] else (wanted, *shape[1:])
+    length = start + math.prod(part)
     try:
-        content = bytearray(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = bytearray(file.read(-1 if part == shape else length))
     except (OSError, EOFError, zlib.error) as error:
         raise corrupt(path, str(error), REMEDY) from error
-    start = 4 + 4 * len(shape)
     if content[:4] != bytes([0, 0, 8, len(shape)]):
         raise corrupt(path, f"starts with {content[:4].hex()}, not with an idx header", REMEDY)
     sizes = tuple(np.frombuffer(content[4:start], ">u4").tolist())
-    if sizes != shape or len(content) != start + int(np.prod(shape)):
+    if sizes != shape or len(content) != length:
         raise corrupt(path, f"holds {len(content) - start} bytes as {sizes}, not {shape}", REMEDY)
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(part)
