@@ -24,5 +24,5 @@ def prepare(node: Mapping[str, Any]) -> Dataset:
 
 
 def load(node: Mapping[str, Any]) -> Dataset:
-    """As `prepare`, on a rank: never downloads."""
-    return prepare({**node, "download": False} if "download" in node else node)
+    """As `prepare`, on a rank: never downloads, and need not read more than it wants."""
+    return prepare({**node, "download": None} if "download" in node else node)

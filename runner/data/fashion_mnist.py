@@ -27,7 +27,7 @@ REMEDY = "run `apt-get install dataset-fashion-mnist` or set dataset.download=tr
 def fashion_mnist(
     *,
     root: str | None = None,
-    download: bool = False,
+    download: bool | None = False,
     augment: bool = False,
     train_samples: int | None = None,
     test_samples: int | None = None,
@@ -37,7 +37,8 @@ def fashion_mnist(
     Args:
         root: where to look, in the folder itself and in FashionMNIST/raw below it (torchvision's layout). None: where
             Debian's package dataset-fashion-mnist puts them, then $DISTSGD_DATA, else ./data.
-        download: fetch missing files through torchvision. For the launching process only.
+        download: fetch missing files through torchvision. For the launching process only; None: this is another, which
+            reads no more than the samples asked for, from files that the launching process has found to be whole.
         augment: crop at random after padding by four pixels.
         train_samples: only the first so many training images.
         test_samples: likewise for testing.
@@ -55,9 +56,10 @@ def fashion_mnist(
     train_images, train_labels, test_images, test_labels = find(
         "fashion_mnist", root, layouts(root), REMEDY, fetch if download else None
     ).paths()
+    whole = download is not None
     return InMemory(
-        first(_read(train_images, train_labels, 60_000, train_samples), train_samples, "train_samples"),
-        first(_read(test_images, test_labels, 10_000, test_samples), test_samples, "test_samples"),
+        _read(train_images, train_labels, 60_000, "train_samples", train_samples, whole),
+        _read(test_images, test_labels, 10_000, "test_samples", test_samples, whole),
         classes=10,
         mean=(0.2860,),
         std=(0.3530,),
@@ -73,13 +75,13 @@ def layouts(root: str | None) -> list[Layout]:
     return [Layout(folder, files) for folder in folders for files in (FILES, UNPACKED)]
 
 
-def _read(image_file: Path, label_file: Path, count: int, wanted: int | None) -> Batch:
-    """All labels, and at least the first `wanted` images: to unpack all takes longer than some whole runs."""
-    labels = _read_idx(label_file, (count,))
-    if labels.max() > 9:
-        raise corrupt(label_file, f"label {labels.max()} of 0..9", REMEDY)
-    images = torch.from_numpy(_read_idx(image_file, (count, 28, 28), wanted))
-    return images.view(-1, 1, 28, 28), torch.from_numpy(labels.astype(np.int64))
+def _read(images: Path, labels: Path, count: int, key: str, wanted: int | None, whole: bool) -> Batch:
+    """The first `wanted` images; to unpack `whole` files takes longer than some runs."""
+    y = _read_idx(labels, (count,))
+    if y.max() > 9:
+        raise corrupt(labels, f"label {y.max()} of 0..9", REMEDY)
+    x = _read_idx(images, (count, 28, 28), None if whole else wanted)
+    return first((torch.from_numpy(x).view(-1, 1, 28, 28), torch.from_numpy(y.astype(np.int64))), wanted, key)
 
 
 def _read_idx(path: Path, shape: tuple[int, ...], wanted: int | None = None) -> np.ndarray:

@@ -64,6 +64,26 @@ def test_fashion_mnist_from_root(fashion):
     check_fashion(fashion_mnist(root=str(fashion)))
 
 
+def test_of_fashion_mnist_a_rank_reads_what_it_wants(broken):
+    content = (broken / FILES[0]).read_bytes()
+    whole = fashion_mnist(root=str(broken), train_samples=300, test_samples=20)
+    replace(broken / FILES[0], content[: len(content) // 2])
+    part = fashion_mnist(root=str(broken), download=None, train_samples=300, test_samples=20)
+    assert (part.train_size, part.test_size) == (300, 20)
+    for ours, theirs in zip(
+        part.train_batch(torch.arange(300), seed=0, epoch=0),
+        whole.train_batch(torch.arange(300), seed=0, epoch=0),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(DataError, match=f"{FILES[0]} is corrupt"):
+        fashion_mnist(root=str(broken), train_samples=300)
+    with pytest.raises(DataError, match=f"{FILES[0]} is corrupt"):
+        fashion_mnist(root=str(broken), download=None)
+    with pytest.raises(ValueError, match=r"dataset\.test_samples=10001: must be between 1 and 10000"):
+        fashion_mnist(root=str(broken), download=None, train_samples=300, test_samples=10_001)
+
+
 def test_fashion_mnist_in_torchvision_layout_unpacked(fashion, tmp_path):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from harness import DOUBLE, SMALL, configure
@@ -12,6 +14,7 @@ import models
 from models.layers import Dropout
 from runner.problem import Problem
 from runner.runtimes.gradients import STAND_IN, Batched, NoGradients, Pool, Replicas
+from runner.simulation import simulate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -169,6 +172,19 @@ def test_a_batched_run_agrees_with_a_plain_one():
     for a, b, c in zip(plain.iterates, batched.iterates, again.iterates, strict=True):
         assert torch.linalg.vector_norm(a[-1] - b[-1]) <= 1e-9 * torch.linalg.vector_norm(a[-1])
         assert torch.equal(torch.stack(b), torch.stack(c))
+
+
+@pytest.mark.parametrize("algorithm", ["sgp", "easgd"])
+def test_a_batched_run_is_evaluated_as_a_plain_one(algorithm, tmp_path):
+    found = []
+    for name, batched in (("plain", "false"), ("batched", "true")):
+        (tmp_path / name).mkdir()
+        run = configure(*RUN, f"algorithm={algorithm}", f"problem.batched={batched}", results_dir=tmp_path)
+        simulate(run, tmp_path / name, torch.device("cpu"))
+        found.append(json.loads((tmp_path / name / "evaluations.jsonl").read_text().splitlines()[-1]))
+    plain, batched = found
+    assert batched == pytest.approx(plain, rel=1e-9)
+    assert (batched["top1_mean_model"], batched["top1_centre"]) == (plain["top1_mean_model"], plain["top1_centre"])
 
 
 # Timing only --------------------------------------------------------------------------------------------------------
