@@ -183,8 +183,9 @@ def test_a_batched_run_is_evaluated_as_a_plain_one(algorithm, tmp_path):
         simulate(run, tmp_path / name, torch.device("cpu"))
         found.append(json.loads((tmp_path / name / "evaluations.jsonl").read_text().splitlines()[-1]))
     plain, batched = found
-    assert batched == pytest.approx(plain, rel=1e-9)
-    assert (batched["top1_mean_model"], batched["top1_centre"]) == (plain["top1_mean_model"], plain["top1_centre"])
+    assert batched["top1_centre"] is not None or algorithm == "sgp"
+    for key, value in plain.items():
+        assert batched[key] == (pytest.approx(value, rel=1e-9) if key.startswith(("loss", "consensus")) else value)
 
 
 # Timing only --------------------------------------------------------------------------------------------------------
