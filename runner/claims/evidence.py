@@ -87,6 +87,11 @@ def by_seed(*sides: Values) -> dict[int, tuple[float, ...]]:
     return {seed: tuple(side.of[seed] for side in sides) for seed in seeds}
 
 
+def of_common_seeds(*sides: Values) -> list[Values]:
+    """The sides, of the seeds that all have; errors as `by_seed`."""
+    return [Values({seed: values[place] for seed, values in by_seed(*sides).items()}) for place in range(len(sides))]
+
+
 Measure = Callable[[Run], float | None]
 """What a value is found by in a run; None where it has none."""
 

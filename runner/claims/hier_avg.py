@@ -6,7 +6,7 @@ from typing import Any
 
 from runner.claims.answers import Answer, at_most, difference, listed, positive
 from runner.claims.assumptions import IDEAL_CLUSTER, IDEAL_LINKS, LINKS, NOISE, STRAGGLER
-from runner.claims.evidence import Evidence, Values
+from runner.claims.evidence import Evidence, Values, of_common_seeds
 
 TIMED: dict[str, dict[str, Any]] = {**IDEAL_LINKS, **LINKS, **STRAGGLER, **NOISE}
 TRAINED: dict[str, Any] = {"problem": "supervised", "epochs": 12}
@@ -35,12 +35,12 @@ def _iteration_s(evidence: Evidence, method: dict[str, Any], assumption: str) ->
 
 
 def _higher(values: dict[str, Values], part: str, assumption: str = "") -> Answer:
-    """Whether the first side's share of right answers is higher."""
-    better, worse = values.values()
+    """Whether the first side's share of right answers is higher, of the seeds that both sides have."""
+    better, worse = of_common_seeds(*values.values())
     low, high = (100 * value for value in difference(worse, better)[1:])
-    numbers = f"{listed(values, '.2f', 100, '%')} (95 %: {-high:.2f} to {-low:.2f} points)"
-    n = min(len(better.of), len(worse.of))
-    return Answer(at_most(low, high, 0.0), numbers, n, part, assumption)
+    told = listed(dict(zip(values, (better, worse), strict=True)), ".2f", 100, "%")
+    numbers = f"{told} (95 %: {-high:.2f} to {-low:.2f} points)"
+    return Answer(at_most(low, high, 0.0), numbers, len(better.of), part, assumption)
 
 
 def _faster(evidence: Evidence, sides: Sides) -> list[Answer]:

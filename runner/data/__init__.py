@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from runner.build import build
+from runner.build import build, locate
 
 if TYPE_CHECKING:
     from runner.data.dataset import Dataset
@@ -24,5 +25,6 @@ def prepare(node: Mapping[str, Any]) -> Dataset:
 
 
 def load(node: Mapping[str, Any]) -> Dataset:
-    """As `prepare`, on a rank: never downloads, and need not read more than it wants."""
-    return prepare({**node, "download": None} if "download" in node else node)
+    """As `prepare`, on a rank: never downloads, and where it can reads no more than the samples asked for."""
+    known = inspect.signature(locate(node.get("_target_"), "dataset")).parameters
+    return prepare({**node, **{key: False for key in ("download", "whole") if key in known}})

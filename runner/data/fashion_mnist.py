@@ -27,21 +27,22 @@ REMEDY = "run `apt-get install dataset-fashion-mnist` or set dataset.download=tr
 def fashion_mnist(
     *,
     root: str | None = None,
-    download: bool | None = False,
+    download: bool = False,
     augment: bool = False,
     train_samples: int | None = None,
     test_samples: int | None = None,
+    whole: bool = True,
 ) -> InMemory:
     """Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747, from the four idx files, gzipped or not.
 
     Args:
         root: where to look, in the folder itself and in FashionMNIST/raw below it (torchvision's layout). None: where
             Debian's package dataset-fashion-mnist puts them, then $DISTSGD_DATA, else ./data.
-        download: fetch missing files through torchvision. For the launching process only; None: this is another, which
-            reads no more than the samples asked for, from files that the launching process has found to be whole.
+        download: fetch missing files through torchvision. For the launching process only.
         augment: crop at random after padding by four pixels.
         train_samples: only the first so many training images.
         test_samples: likewise for testing.
+        whole: read the files to their ends, to see whether they are sound. For the launching process only.
 
     Raises:
         DataError: files are missing or corrupt, or the download failed.
@@ -56,7 +57,6 @@ def fashion_mnist(
     train_images, train_labels, test_images, test_labels = find(
         "fashion_mnist", root, layouts(root), REMEDY, fetch if download else None
     ).paths()
-    whole = download is not None
     return InMemory(
         _read(train_images, train_labels, 60_000, "train_samples", train_samples, whole),
         _read(test_images, test_labels, 10_000, "test_samples", test_samples, whole),

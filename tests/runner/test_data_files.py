@@ -19,6 +19,7 @@ from runner.data import load, prepare
 from runner.data.cifar import BINARY, PYTHON, cifar10, cifar100
 from runner.data.fashion_mnist import DEBIAN, FILES, UNPACKED, fashion_mnist
 from runner.data.files import DataError
+from runner.main import compose
 
 
 def idx(shape, first):
@@ -68,7 +69,7 @@ def test_of_fashion_mnist_a_rank_reads_what_it_wants(broken):
     content = (broken / FILES[0]).read_bytes()
     whole = fashion_mnist(root=str(broken), train_samples=300, test_samples=20)
     replace(broken / FILES[0], content[: len(content) // 2])
-    part = fashion_mnist(root=str(broken), download=None, train_samples=300, test_samples=20)
+    part = fashion_mnist(root=str(broken), whole=False, train_samples=300, test_samples=20)
     assert (part.train_size, part.test_size) == (300, 20)
     for ours, theirs in zip(
         part.train_batch(torch.arange(300), seed=0, epoch=0),
@@ -79,9 +80,9 @@ def test_of_fashion_mnist_a_rank_reads_what_it_wants(broken):
     with pytest.raises(DataError, match=f"{FILES[0]} is corrupt"):
         fashion_mnist(root=str(broken), train_samples=300)
     with pytest.raises(DataError, match=f"{FILES[0]} is corrupt"):
-        fashion_mnist(root=str(broken), download=None)
+        fashion_mnist(root=str(broken), whole=False)
     with pytest.raises(ValueError, match=r"dataset\.test_samples=10001: must be between 1 and 10000"):
-        fashion_mnist(root=str(broken), download=None, train_samples=300, test_samples=10_001)
+        fashion_mnist(root=str(broken), whole=False, train_samples=300, test_samples=10_001)
 
 
 def test_fashion_mnist_in_torchvision_layout_unpacked(fashion, tmp_path):
@@ -105,6 +106,17 @@ def test_the_error_names_the_remedy(tmp_path):
     for function in (prepare, load):
         with pytest.raises(ConfigError, match=r"apt-get install dataset-fashion-mnist.*dataset\.download=true"):
             function(node)
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "cifar100", "imagenet", "digits", "synthetic"])
+def test_a_rank_takes_every_option_of_a_data_set(name, tmp_path):
+    root = () if name in ("digits", "synthetic") else (f"dataset.root={tmp_path}",)
+    [(config, _)] = compose([f"dataset={name}", *root])
+    if root:
+        with pytest.raises(ConfigError, match=rf"dataset.root.*{tmp_path}"):
+            load(config["dataset"])
+    else:
+        assert load(config["dataset"]).train_size > 0
 
 
 @pytest.mark.parametrize("file", FILES)
