@@ -85,7 +85,7 @@ def _main(arguments: list[str]) -> int:
 
         part = "-part" if studies.narrowed(arguments) else ""  # of which figures do not take the place of the whole's
         for (study, scale), each in zip(asked, resolved, strict=False):
-            shown = show(study, scale + part, [config for config, _ in each], Path(configs[0]["results_dir"]))
+            shown = show(study, scale, [config for config, _ in each], Path(configs[0]["results_dir"]), part)
             console.print(shown, soft_wrap=True, markup=False)
     return exit_status
 

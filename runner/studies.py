@@ -117,7 +117,7 @@ def load(name: str) -> Study:
         )
     if "source" not in content:
         raise ConfigError(f"conf/experiment/{name}.yaml: source: is missing; say where in the paper it is")
-    lines = {scale: [*_lines(name, content.pop(scale))] for scale in SCALES if scale in content}
+    lines = {scale: [*_lines(name, scale, content.pop(scale))] for scale in SCALES if scale in content}
     study = Study(name=name, lines=lines, **content)
     for scale in lines:
         for line in study.whole_lines(scale):
@@ -251,11 +251,13 @@ def _settings(config: Config) -> list[tuple[str, Any]]:
     return [(key, value) for key, value in flat(config) if key not in DERIVED and not is_outside(key)]
 
 
-def _lines(name: str, entries: Sequence[str | dict[str, list[str]]]) -> Iterator[str]:
+def _lines(name: str, scale: str, entries: Sequence[str | dict[str, list[str]]]) -> Iterator[str]:
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"conf/experiment/{name}.yaml: {scale}: {entries}: must be a list of lines")
     for entry in entries:
         lists = entry if isinstance(entry, dict) else {"": [entry]}
         for key, words in lists.items():
-            if not isinstance(words, list) or not all(isinstance(each, str) for each in words):
+            if not isinstance(words, list) or not words or not all(isinstance(each, str) for each in words):
                 raise ConfigError(f"conf/experiment/{name}.yaml: {key}: {words}: must be a list of parts of lines")
         yield from map(" ".join, itertools.product(*lists.values()))
 

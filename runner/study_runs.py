@@ -63,11 +63,11 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
     return list(told)
 
 
-def show(study: studies.Study, name: str, cells: Sequence[Config], results_dir: Path) -> str:
+def show(study: studies.Study, scale: str, cells: Sequence[Config], results_dir: Path, part: str = "") -> str:
     """The study's table, of those of these cells that have finished, and where its figures have been written.
 
     Args:
-        name: what figures' names end in.
+        part: what figures' names end in, beside the scale.
     """
     from runner.report import figures, formats
     from runner.report.study import figures_of, table_of
@@ -76,9 +76,9 @@ def show(study: studies.Study, name: str, cells: Sequence[Config], results_dir: 
     runs = [read_run(Run(run_folder(config), "", "unknown")) for config in cells]
     if not any(run.summary is not None for run in runs):
         return ""
-    drawn, problems = figures_of(study, runs)
+    drawn, problems = figures_of(study, scale, runs)
     problems += [f"skipped {run.problem}; rerun=true makes it again" for run in runs if run.problem]
-    paths = [results_dir / "figures" / f"{stem}-{name}.png" for stem, _ in drawn]
+    paths = [results_dir / "figures" / f"{stem}-{scale}{part}.png" for stem, _ in drawn]
     for path, (_, figure) in zip(paths, drawn, strict=True):
         figures.save(figure, path)
     return "\n".join([formats.terminal(table_of(study, runs)), *map(str, paths), *problems])

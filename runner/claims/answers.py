@@ -26,6 +26,7 @@ class Answer:
         part: which part; "" where there is but one.
         assumption: which; "" where the answer rests on none.
         why: it is undecided, if it is.
+        beside: it is no part of the verdict: nothing speaks for that assumption.
     """
 
     verdict: Verdict
@@ -34,6 +35,7 @@ class Answer:
     part: str = ""
     assumption: str = ""
     why: str = ACROSS
+    beside: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return vars(self) | {"why": self.why if self.verdict == "undecided" else ""}
@@ -41,7 +43,7 @@ class Answer:
     @property
     def about(self) -> str:
         """Part and assumption, in words."""
-        return "; ".join(filter(None, [self.part, self.assumption]))
+        return "; ".join(filter(None, ["beside the verdict" if self.beside else "", self.part, self.assumption]))
 
 
 def positive(margins: Iterable[float]) -> Verdict:
@@ -121,20 +123,25 @@ def overall(answers: Sequence[Answer], combine: Callable[[Iterable[Verdict]], Ve
     """One verdict for all answers, and the reason where there is none.
 
     The parts are combined under each assumption by itself, with those that rest on none; then all assumptions must
-    agree.
+    agree. One under which only some parts were checked cannot make a claim hold.
 
     Args:
         combine: `every`: all parts must hold; `either`: one is enough.
     """
+    answers = [answer for answer in answers if not answer.beside]
     assumptions = list(dict.fromkeys(answer.assumption for answer in answers if answer.assumption)) or [""]
+    parts = {each: [answer.verdict for answer in answers if answer.assumption in ("", each)] for each in assumptions}
+    most = max(map(len, parts.values()))
     by_assumption = {
-        each: combine(answer.verdict for answer in answers if answer.assumption in ("", each)) for each in assumptions
+        each: verdict
+        for each, verdicts in parts.items()
+        if (verdict := combine(verdicts)) != "holds" or len(verdicts) == most
     }
     found = {*by_assumption.values()}
     if len(found) == 1 and "undecided" not in found:
         return found.pop(), ""
     said = [
-        f"{verdict} with {', '.join(repr(each) for each in assumptions if by_assumption[each] == verdict)}"
+        f"{verdict} with {', '.join(repr(each) for each in by_assumption if by_assumption[each] == verdict)}"
         for verdict in sorted(found)
     ]
     if len(found - {"undecided"}) > 1:

@@ -35,7 +35,7 @@ class Check:
 SCALE = "virtual"
 """At which claims are checked so far."""
 CHECKS = {
-    "sgp-speed": Check("sgp/scaling sgp/assumptions", sgp.speed),
+    "sgp-speed": Check("sgp/scaling sgp/assumptions sgp/slow_nodes", sgp.speed),
     "sgp-scaling": Check("sgp/scaling sgp/assumptions", sgp.scaling),
     "sgp-latency": Check("sgp/slow_nodes sgp/assumptions", sgp.latency),
     "sgp-accuracy": Check("sgp/accuracy", sgp.accuracy),

@@ -112,7 +112,7 @@ def section_of(study: studies.Study, scale: str, places: Sequence[Path], files: 
     )
     if not runs:
         return section
-    figures, unread = figures_of(study, runs)
+    figures, unread = figures_of(study, scale, runs)
     table = table_of(study, runs)
     if files is not None:
         write(files, study.stem, table, figures)

@@ -217,13 +217,13 @@ def _against_nodes(
             )
             axis.plot(nodes, mean, label=labels.text(line), **look)
             axis.vlines(nodes, low, high, color=look["color"], linewidth=1, alpha=0.6)
-        for mark in marks:
+        nodes = sorted(set(frame["nodes"]))
+        for mark in (mark for mark in marks if mark.nodes in nodes):
             near = next((labels.look(line, 1) for line in lines if line[0] == mark.method), None)
             if near is not None:
                 hollow = {"color": near["color"], "markerfacecolor": "none", "markersize": 8, "linestyle": "none"}
                 label = f"{mark.method}, published ({mark.source})"
                 axis.plot([mark.nodes], [mark.value * quantity.scale], marker=near["marker"], label=label, **hollow)
-        nodes = sorted(set(frame["nodes"]))
         if quantity.key == "speedup":
             linear = [n / nodes[0] for n in nodes]
             axis.plot(nodes, linear, color="0.6", linestyle=":", linewidth=1, label="linear")

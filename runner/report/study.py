@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.report import figures, frames, tables
 from runner.report.formats import Table
@@ -36,19 +36,27 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
     return made
 
 
-def figures_of(study: Study, runs: Sequence[Run]) -> tuple[list[tuple[str, Figure]], list[str]]:
-    """Each figure with a name for its file; and what could not be read or drawn."""
+def figures_of(study: Study, scale: str, runs: Sequence[Run]) -> tuple[list[tuple[str, Figure]], list[str]]:
+    """Each figure with a name for its file; and what could not be read or drawn.
+
+    One that shows a part of what another does is left out, as where another scale has learners that this one has not.
+    """
     drawn: list[tuple[str, Figure]] = []
     problems: list[str] = []
+    wanted: list[tuple[dict[str, Any], dict[str, Any], list[Run]]] = []
     for asked in study.figures:
-        where = asked.get("where", [])
         try:
-            chosen = filter_runs(list(runs), where)
+            chosen = filter_runs(list(runs), asked.get("where", []))
         except LookupError:  # of runs that are not there, at this scale or yet
             continue
+        wanted.append((asked, {key: asked.get(key) for key in ("x", "y", "by")}, chosen))
+    for asked, options, chosen in wanted:
+        folders = {run.folder for run in chosen}
+        if any(options == other and folders < {run.folder for run in others} for _, other, others in wanted):
+            continue
+        where = asked.get("where", [])
         try:
-            options = {key: asked.get(key) for key in ("x", "y", "by")}
-            marks = times_by_nodes(asked["published"]) if "published" in asked else []
+            marks = times_by_nodes(asked["published"]) if "published" in asked and scale != "laptop" else []
             figure, name, unread = figures.draw(chosen, **options, marks=marks)
         except KeyError:  # a LookupError too, but ours to mend
             raise

@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from runner.claims import sgp
-from runner.claims.answers import Answer, at_most, difference, either, every, overall, positive, smaller
+from runner.claims.answers import Answer, Verdict, at_most, difference, either, every, overall, positive, smaller
 from runner.claims.evidence import SEEDS, Evidence, MissingRunsError, Values, by_seed
 from runner.claims.register import CHECKS, judge, published
 from runner.config import conf_dir
@@ -108,6 +108,24 @@ def test_parts_are_combined_under_each_assumption() -> None:
     assert overall([accuracy, slow, fast])[0] == "undecided"
     assert overall([inaccuracy, slow, fast]) == ("does not hold", "")
     assert overall([inaccuracy, slow, fast], either)[1].startswith("it depends: does not hold with 'fast links'")
+
+
+def test_where_only_some_parts_were_checked_a_claim_cannot_hold() -> None:
+    def answers(first: Verdict, second: Verdict, noisy: Verdict) -> list[Answer]:
+        ideal = [Answer(first, "", 3, "one", "ideal"), Answer(second, "", 3, "two", "ideal")]
+        return [*ideal, Answer(noisy, "", 3, "one", "noise")]
+
+    assert overall(answers("holds", "holds", "holds")) == ("holds", "")
+    assert overall(answers("holds", "does not hold", "holds")) == ("does not hold", "")
+    assert overall(answers("holds", "holds", "does not hold"))[0] == "undecided"
+    verdict, why = overall(answers("holds", "undecided", "holds"))
+    assert verdict == "undecided"
+    assert "noise" not in why
+
+
+def test_what_is_beside_the_verdict_is_no_part_of_it() -> None:
+    refuted = Answer("does not hold", "", 3, "", "ideal")
+    assert overall([refuted, Answer("holds", "", 3, "", "slow links", beside=True)]) == ("does not hold", "")
 
 
 def test_times_lie_between_two_evaluations() -> None:

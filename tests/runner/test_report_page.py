@@ -69,7 +69,7 @@ def test_every_format_is_written(made: Path) -> None:
 def test_published_values_are_hollow_markers() -> None:
     study = studies.load("sgp/scaling")
     runs, _ = found(cells_of(study, "virtual"), study.preset("virtual"), [RESULTS / "showcase"])
-    [(_, figure)], _ = figures_of(study, runs)
+    [(_, figure)], _ = figures_of(study, "virtual", runs)
     drawn = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
     for method, milliseconds in (("allreduce", 420), ("sgp", 304), ("sgp (overlap=1)", 271)):
         mark = drawn[f"{method}, published (SlowMo 2019)"]
@@ -80,7 +80,7 @@ def test_published_values_are_hollow_markers() -> None:
 def test_a_method_looks_the_same_in_all_figures_of_a_study() -> None:
     study = studies.load("sasgd/epoch_time")
     runs, _ = found(cells_of(study, "virtual"), study.preset("virtual"), [RESULTS / "showcase"])
-    figures, _ = figures_of(study, runs)
+    figures, _ = figures_of(study, "virtual", runs)
     times, speedups = (
         {line.get_label(): (line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.get_lines()}
         for axes in (figure.axes[0] for _, figure in figures[:2])

@@ -150,11 +150,27 @@ def test_lists_stand_for_the_lines_that_have_one_of_each(tmp_path: Path, monkeyp
     ]
 
 
-@pytest.mark.parametrize("lines", ["  - nodes: 4\n", "  - methods: algorithm=sgp\n", "  - [algorithm=sgp]\n"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "  - nodes: 4\n",
+        "  - methods: algorithm=sgp\n",
+        "  - [algorithm=sgp]\n",
+        "  - {methods: [algorithm=sgp], nodes: []}\n",
+    ],
+)
 def test_lines_of_another_shape_are_refused(lines: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_study(tmp_path, lines)
     monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
     with pytest.raises(ConfigError, match=r"mine/one\.yaml: .*: must be a list of parts of lines"):
+        studies.load("mine/one")
+
+
+@pytest.mark.parametrize("lines", ["", "  5\n", "  algorithm=sgp\n", "  methods: [algorithm=sgp]\n", "  []\n"])
+def test_lines_that_are_no_list_are_refused(lines: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(tmp_path, lines)
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=r"mine/one\.yaml: laptop: .*: must be a list of lines"):
         studies.load("mine/one")
 
 
@@ -196,6 +212,9 @@ def test_of_lines_that_are_alike_the_one_on_as_many_nodes_is_held_against() -> N
     told = deviations_of(study, [cell for cell in cells_of(study, "virtual") if cell["nodes"] == 16])
     assert "batch_size 32 (scale=paper: 16)" in told
     assert not [line for line in told if line.startswith("nodes")]
+    study = studies.load("gossip/assumptions")  # has no lines of the paper's, whose batch depends on the nodes
+    told = deviations_of(study, [cell for cell in cells_of(study, "virtual") if cell["seed"] == 0])
+    assert not [line for line in told if line.startswith(("batch_size", "nodes"))]
 
 
 def test_what_the_preset_of_the_paper_leaves_open_is_no_difference() -> None:
