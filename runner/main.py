@@ -206,7 +206,8 @@ def _about(study: studies.Study, scale: str, cells: list[Config]) -> list[str]:
 
     differs = deviations_of(study, cells)
     told = f"scale {scale}" + (f", which differs from scale=paper in {', '.join(differs)}" if differs else "")
-    return [f"{study.title}; {study.source}", *study.notes, f"scale=paper: {studies.paper_setting(study.paper)}", told]
+    setting = studies.paper_setting(study.paper)
+    return [f"{study.title}; {study.source}", *study.notes, *([f"scale=paper: {setting}"] if setting else []), told]
 
 
 def announcements(cells: list[Config]) -> list[str]:

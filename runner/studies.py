@@ -28,7 +28,13 @@ MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
 """Groups of which another option makes another experiment."""
 DERIVED = {"device", "backend", "optimizer.lr"}
 """Filled in where they are left open."""
-KEYS = {"title", "source", "notes", "of", "by", "table", "target", "figures", "common", *SCALES}
+SHAPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("title", "source", "of"), (str,)),
+    **dict.fromkeys(("notes", "by", "figures", *SCALES), (list,)),
+    **dict.fromkeys(("table", "common"), (dict,)),
+    "target": (int, float),
+}
+"""The keys of a study's file, and what each must be."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +117,7 @@ def load(name: str) -> Study:
     if not is_study(name):
         raise _no_study(name)
     content = _read(name)
-    if unknown := sorted(set(content) - KEYS):
-        raise ConfigError(
-            f"conf/experiment/{name}.yaml: {unknown[0]}: there is no such key; {nearest(unknown[0], sorted(KEYS))}"
-        )
-    if "source" not in content:
-        raise ConfigError(f"conf/experiment/{name}.yaml: source: is missing; say where in the paper it is")
+    _check(name, content)
     lines = {scale: [*_lines(name, scale, content.pop(scale))] for scale in SCALES if scale in content}
     study = Study(name=name, lines=lines, **content)
     for scale in lines:
@@ -156,6 +157,11 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
     for study, its_scale in found:
         if its_scale not in study.lines:
             raise ConfigError(f"scale={its_scale}: not a scale of {study.name}; {nearest(its_scale, study.lines)}")
+        if not _path(preset := study.preset(its_scale)).is_file():
+            raise ConfigError(
+                f"conf/experiment/{preset}.yaml: is missing; {study.name} needs it, a preset of what all runs of "
+                f"{study.paper} have at scale={its_scale}"
+            )
     return found
 
 
@@ -190,8 +196,15 @@ def narrowed(arguments: list[str]) -> bool:
 
 def paper_setting(paper: str) -> str:
     """What scale=paper stands for, and what of it is unverified: the words at the head of its preset."""
+    if not has_paper_setting(paper):
+        return ""
     lines = _path(f"{paper}/paper").read_text().splitlines()[1:]
     return " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line[:1] == "#", lines))
+
+
+def has_paper_setting(paper: str) -> bool:
+    """Whether there is a preset of scale=paper: a study of one's own may have none."""
+    return _path(f"{paper}/paper").is_file()
 
 
 def paper_keys(paper: str) -> set[str]:
@@ -251,11 +264,39 @@ def _settings(config: Config) -> list[tuple[str, Any]]:
     return [(key, value) for key, value in flat(config) if key not in DERIVED and not is_outside(key)]
 
 
+def _check(name: str, content: dict[str, Any]) -> None:
+    """
+    Raises:
+        ConfigError: a key is unknown or missing, or its value of another kind.
+    """
+
+    def refuse(what: str) -> ConfigError:
+        return ConfigError(f"conf/experiment/{name}.yaml: {what}")
+
+    for key, value in content.items():
+        if key not in SHAPES:
+            raise refuse(f"{key}: there is no such key; {nearest(key, sorted(SHAPES))}")
+        if not isinstance(value, SHAPES[key]):
+            shape = {str: "words", list: "a list", dict: "a mapping", int: "a number"}[SHAPES[key][0]]
+            raise refuse(f"{key}: {value}: must be {shape}")
+    if "source" not in content:
+        raise refuse("source: is missing; say where in the paper it is")
+    for scale, words in content.get("common", {}).items():
+        if scale not in SCALES:
+            raise refuse(f"common: {scale}: not a scale; {nearest(scale, SCALES)}")
+        if not isinstance(words, str):
+            raise refuse(f"common: {scale}: {words}: must be a part of a line")
+    for figure in content.get("figures", []):
+        if not isinstance(figure, dict):
+            raise refuse(f"figures: {figure}: must be options of `experiments plot`, as {{x: nodes, y: top1}}")
+    for scale in SCALES:
+        if scale in content and not content[scale]:
+            raise refuse(f"{scale}: must be a list of lines")
+
+
 def _lines(name: str, scale: str, entries: Sequence[str | dict[str, list[str]]]) -> Iterator[str]:
-    if not isinstance(entries, list) or not entries:
-        raise ConfigError(f"conf/experiment/{name}.yaml: {scale}: {entries}: must be a list of lines")
     for entry in entries:
-        lists = entry if isinstance(entry, dict) else {"": [entry]}
+        lists = entry if isinstance(entry, dict) else {scale: [entry]}
         for key, words in lists.items():
             if not isinstance(words, list) or not words or not all(isinstance(each, str) for each in words):
                 raise ConfigError(f"conf/experiment/{name}.yaml: {key}: {words}: must be a list of parts of lines")

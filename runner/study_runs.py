@@ -39,6 +39,8 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
     """
     from runner.main import compose_all
 
+    if not studies.has_paper_setting(study.paper):
+        return []
     told: dict[str, None] = {}
     theirs: dict[str, tuple[list[Config], set[str] | None]] = {}
     papers_lines = study.commands("paper") if "paper" in study.lines else []

@@ -109,24 +109,35 @@ class Evidence:
         used: those that have been asked for something.
         problems: what could not be read.
         curves: what has been read, by folder.
+        spare: by identity, what else there is of runs that are there twice.
     """
 
     runs: Sequence[Run]
     used: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     curves: dict[Path, Heights] = field(default_factory=dict)
+    spare: dict[str, Run] = field(default_factory=dict)
 
     @classmethod
     def of(cls, preset: str, results_dirs: Sequence[Path]) -> Evidence:
         """The finished runs below results_dirs/runs/<preset>."""
-        found, problems = finished(preset, results_dirs)
-        return cls(list(found.values()), problems=problems)
+        found: dict[str, Run] = {}
+        spare: dict[str, Run] = {}
+        problems: list[str] = []
+        for place in results_dirs:
+            here, wrong = finished(preset, [place])
+            spare |= {name: run for name, run in here.items() if name in found}
+            found = here | found
+            problems += wrong
+        return cls(list(found.values()), problems=problems, spare=spare)
 
     @cached_property
     def _settings(self) -> list[tuple[Run, dict[str, Any]]]:
         known = [(run, _settings(run)) for run in self.runs]
-        unreadable = [run.folder / "config.yaml" for run, settings in known if settings is None]
-        self.problems += [f"skipped {path}: cannot be read" for path in unreadable]
+        unreadable = [run for run, settings in known if settings is None]
+        self.problems += [f"skipped {run.folder / 'config.yaml'}: cannot be read" for run in unreadable]
+        spare = [self.spare[run.identity] for run in unreadable if run.identity in self.spare]
+        known += [(run, _settings(run)) for run in spare]
         return [(run, settings) for run, settings in known if settings is not None]
 
     def reached(self, top1: float, **conditions: Any) -> Values:

@@ -60,7 +60,7 @@ def figures_of(study: Study, scale: str, runs: Sequence[Run]) -> tuple[list[tupl
             figure, name, unread = figures.draw(chosen, **options, marks=marks)
         except KeyError:  # a LookupError too, but ours to mend
             raise
-        except LookupError as error:
+        except (LookupError, ValueError) as error:
             problems.append(f"{study.name}: {error}")
             continue
         drawn.append(("-".join([study.stem, *where, name]), figure))

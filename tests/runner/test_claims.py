@@ -94,6 +94,9 @@ def test_a_run_whose_configuration_cannot_be_read_is_no_evidence(text: str | Non
     evidence = Evidence([broken, whole])
     assert evidence.measured("top1", seeds=1, nodes=4).of == {1: 0.6}
     assert evidence.problems == [f"skipped {broken.folder / 'config.yaml'}: cannot be read"]
+    again = run(tmp_path / "kept", 0, 0.5)
+    evidence = Evidence([broken, whole], spare={broken.identity: again})
+    assert evidence.measured("top1", seeds=2, nodes=4).of == {0: 0.5, 1: 0.6}
 
 
 def test_parts_are_combined_under_each_assumption() -> None:

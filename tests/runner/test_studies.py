@@ -170,8 +170,42 @@ def test_lines_of_another_shape_are_refused(lines: str, tmp_path: Path, monkeypa
 def test_lines_that_are_no_list_are_refused(lines: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_study(tmp_path, lines)
     monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
-    with pytest.raises(ConfigError, match=r"mine/one\.yaml: laptop: .*: must be a list of lines"):
+    with pytest.raises(ConfigError, match=r"mine/one\.yaml: laptop: .*must be a list"):
         studies.load("mine/one")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("common: 5", "common: 5: must be a mapping"),
+        ("common: {laptopp: seed=1}", "common: laptopp: not a scale; did you mean laptop"),
+        ("common: {laptop: [seed=1]}", r"common: laptop: \['seed=1'\]: must be a part of a line"),
+        ("table: [a]", r"table: \['a'\]: must be a mapping"),
+        ("notes: hello", "notes: hello: must be a list"),
+        ("figures: {x: nodes}", "figures: .*: must be a list"),
+        ("figures: [x]", "figures: x: must be options of `experiments plot`"),
+        ("target: much", "target: much: must be a number"),
+    ],
+)
+def test_other_keys_of_another_shape_are_refused(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path, f"  - algorithm=sgp\n{text}\n")
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=f"mine/one.yaml: {said}"):
+        studies.load("mine/one")
+
+
+def test_a_study_of_ones_own_needs_a_preset_but_none_of_the_paper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path, "  - algorithm=sgp\n")
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=r"mine/laptop\.yaml: is missing; mine/one needs it"):
+        studies.asked(["experiment=mine/one", "scale=laptop"])
+    (tmp_path / "experiment/mine/laptop.yaml").write_text("# @package _global_\n")
+    [(study, _)] = studies.asked(["experiment=mine/one", "scale=laptop"])
+    assert (studies.paper_setting("mine"), deviations_of(study, [])) == ("", [])
 
 
 def test_each_method_gets_the_rate_that_was_found_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
