@@ -120,7 +120,7 @@ def longer(factors: Mapping[str, Values]) -> str:
 
 
 def overall(answers: Sequence[Answer], combine: Callable[[Iterable[Verdict]], Verdict] = every) -> tuple[Verdict, str]:
-    """One verdict for all answers, and the reason where there is none.
+    """One verdict for all answers, and the reason where there is none, or beside what it would be another.
 
     The parts are combined under each assumption by itself, with those that rest on none; then all assumptions must
     agree. One under which only some parts were checked cannot make a claim hold.
@@ -128,6 +128,7 @@ def overall(answers: Sequence[Answer], combine: Callable[[Iterable[Verdict]], Ve
     Args:
         combine: `every`: all parts must hold; `either`: one is enough.
     """
+    beside = [answer.assumption for answer in answers if answer.beside and answer.verdict == "holds"]
     answers = [answer for answer in answers if not answer.beside]
     assumptions = list(dict.fromkeys(answer.assumption for answer in answers if answer.assumption)) or [""]
     parts = {each: [answer.verdict for answer in answers if answer.assumption in ("", each)] for each in assumptions}
@@ -139,7 +140,8 @@ def overall(answers: Sequence[Answer], combine: Callable[[Iterable[Verdict]], Ve
     }
     found = {*by_assumption.values()}
     if len(found) == 1 and "undecided" not in found:
-        return found.pop(), ""
+        would = f"it would hold with {', '.join(map(repr, beside))}, for which nothing speaks"
+        return (verdict := found.pop()), would if beside and verdict != "holds" else ""
     said = [
         f"{verdict} with {', '.join(repr(each) for each in by_assumption if by_assumption[each] == verdict)}"
         for verdict in sorted(found)

@@ -68,7 +68,8 @@ def told(judged: Judged, width: int) -> str:
         lines.append(f"checked: {judged.expression}")
     lines += [f"{answer.verdict}{answer.about and f' ({answer.about})'}: {answer.numbers}" for answer in judged.answers]
     if judged.reason:
-        lines.append(f"why: {judged.reason}")
+        decided = judged.verdict in ("holds", "does not hold")
+        lines.append(f"{'but' if decided else 'why'}: {judged.reason}")
     if judged.answers:
         lines.append(f"n = {judged.n}, {judged.clock} clock, scale {judged.scale}; {judged.task}; {judged.runs}")
     first, *rest = lines

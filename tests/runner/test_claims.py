@@ -128,7 +128,10 @@ def test_where_only_some_parts_were_checked_a_claim_cannot_hold() -> None:
 
 def test_what_is_beside_the_verdict_is_no_part_of_it() -> None:
     refuted = Answer("does not hold", "", 3, "", "ideal")
-    assert overall([refuted, Answer("holds", "", 3, "", "slow links", beside=True)]) == ("does not hold", "")
+    verdict, why = overall([refuted, Answer("holds", "", 3, "", "slow links", beside=True)])
+    assert verdict == "does not hold"
+    assert why == "it would hold with 'slow links', for which nothing speaks"
+    assert overall([refuted, Answer("does not hold", "", 3, "", "slow links", beside=True)]) == ("does not hold", "")
 
 
 def test_times_lie_between_two_evaluations() -> None:
