@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from runner.build import build, locate
+from runner.build import build
+from runner.data.files import found_whole
 
 if TYPE_CHECKING:
     from runner.data.dataset import Dataset
@@ -26,5 +26,8 @@ def prepare(node: Mapping[str, Any]) -> Dataset:
 
 def load(node: Mapping[str, Any]) -> Dataset:
     """As `prepare`, on a rank: never downloads, and where it can reads no more than the samples asked for."""
-    known = inspect.signature(locate(node.get("_target_"), "dataset")).parameters
-    return prepare({**node, **{key: False for key in ("download", "whole") if key in known}})
+    token = found_whole.set(True)
+    try:
+        return prepare({**node, "download": False} if "download" in node else node)
+    finally:
+        found_whole.reset(token)

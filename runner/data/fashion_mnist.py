@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from runner.data.dataset import Batch, InMemory, first
-from runner.data.files import Layout, base, corrupt, find
+from runner.data.files import Layout, base, corrupt, find, found_whole
 
 FILES = (
     "train-images-idx3-ubyte.gz",
@@ -31,7 +31,6 @@ def fashion_mnist(
     augment: bool = False,
     train_samples: int | None = None,
     test_samples: int | None = None,
-    whole: bool = True,
 ) -> InMemory:
     """Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747, from the four idx files, gzipped or not.
 
@@ -42,7 +41,6 @@ def fashion_mnist(
         augment: crop at random after padding by four pixels.
         train_samples: only the first so many training images.
         test_samples: likewise for testing.
-        whole: read the files to their ends, to see whether they are sound. For the launching process only.
 
     Raises:
         DataError: files are missing or corrupt, or the download failed.
@@ -58,8 +56,8 @@ def fashion_mnist(
         "fashion_mnist", root, layouts(root), REMEDY, fetch if download else None
     ).paths()
     return InMemory(
-        _read(train_images, train_labels, 60_000, "train_samples", train_samples, whole),
-        _read(test_images, test_labels, 10_000, "test_samples", test_samples, whole),
+        _read(train_images, train_labels, 60_000, "train_samples", train_samples),
+        _read(test_images, test_labels, 10_000, "test_samples", test_samples),
         classes=10,
         mean=(0.2860,),
         std=(0.3530,),
@@ -75,12 +73,12 @@ def layouts(root: str | None) -> list[Layout]:
     return [Layout(folder, files) for folder in folders for files in (FILES, UNPACKED)]
 
 
-def _read(images: Path, labels: Path, count: int, key: str, wanted: int | None, whole: bool) -> Batch:
-    """The first `wanted` images; to unpack `whole` files takes longer than some runs."""
+def _read(images: Path, labels: Path, count: int, key: str, wanted: int | None) -> Batch:
+    """The first `wanted` images; on a rank no others are unpacked, which would take longer than some runs."""
     y = _read_idx(labels, (count,))
     if y.max() > 9:
         raise corrupt(labels, f"label {y.max()} of 0..9", REMEDY)
-    x = _read_idx(images, (count, 28, 28), None if whole else wanted)
+    x = _read_idx(images, (count, 28, 28), wanted if found_whole.get() else None)
     return first((torch.from_numpy(x).view(-1, 1, 28, 28), torch.from_numpy(y.astype(np.int64))), wanted, key)
 
 

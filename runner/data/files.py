@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
+
+found_whole: ContextVar[bool] = ContextVar("found_whole", default=False)
+"""Whether the launching process has read the files to their ends, so that this one need not."""
 
 
 class DataError(ValueError):

@@ -66,10 +66,13 @@ def test_fashion_mnist_from_root(fashion):
 
 
 def test_of_fashion_mnist_a_rank_reads_what_it_wants(broken):
+    def on_rank(**wanted):
+        return load({"_target_": "runner.data.fashion_mnist.fashion_mnist", "root": str(broken), **wanted})
+
     content = (broken / FILES[0]).read_bytes()
     whole = fashion_mnist(root=str(broken), train_samples=300, test_samples=20)
     replace(broken / FILES[0], content[: len(content) // 2])
-    part = fashion_mnist(root=str(broken), whole=False, train_samples=300, test_samples=20)
+    part = on_rank(train_samples=300, test_samples=20)
     assert (part.train_size, part.test_size) == (300, 20)
     for ours, theirs in zip(
         part.train_batch(torch.arange(300), seed=0, epoch=0),
@@ -79,10 +82,10 @@ def test_of_fashion_mnist_a_rank_reads_what_it_wants(broken):
         assert torch.equal(ours, theirs)
     with pytest.raises(DataError, match=f"{FILES[0]} is corrupt"):
         fashion_mnist(root=str(broken), train_samples=300)
-    with pytest.raises(DataError, match=f"{FILES[0]} is corrupt"):
-        fashion_mnist(root=str(broken), whole=False)
-    with pytest.raises(ValueError, match=r"dataset\.test_samples=10001: must be between 1 and 10000"):
-        fashion_mnist(root=str(broken), whole=False, train_samples=300, test_samples=10_001)
+    with pytest.raises(ConfigError, match=f"{FILES[0]} is corrupt"):
+        on_rank()
+    with pytest.raises(ConfigError, match=r"dataset\.test_samples=10001: must be between 1 and 10000"):
+        on_rank(train_samples=300, test_samples=10_001)
 
 
 def test_fashion_mnist_in_torchvision_layout_unpacked(fashion, tmp_path):
