@@ -124,7 +124,7 @@ def load(name: str) -> Study:
         for line in study.whole_lines(scale):
             if sum(_key(word) == "algorithm" for word in line) != 1:
                 told = " ".join(line)
-                raise ConfigError(f"conf/experiment/{name}.yaml: {told}: must name its methods by one algorithm=")
+                raise _wrong(name, f"{told}: must name its methods by one algorithm=")
     return study
 
 
@@ -158,10 +158,8 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
         if its_scale not in study.lines:
             raise ConfigError(f"scale={its_scale}: not a scale of {study.name}; {nearest(its_scale, study.lines)}")
         if not _path(preset := study.preset(its_scale)).is_file():
-            raise ConfigError(
-                f"conf/experiment/{preset}.yaml: is missing; {study.name} needs it, a preset of what all runs of "
-                f"{study.paper} have at scale={its_scale}"
-            )
+            shared = f"a preset of what all runs of {study.paper} have at scale={its_scale}"
+            raise _wrong(preset, f"is missing; {study.name} needs it, {shared}")
     return found
 
 
@@ -269,29 +267,25 @@ def _check(name: str, content: dict[str, Any]) -> None:
     Raises:
         ConfigError: a key is unknown or missing, or its value of another kind.
     """
-
-    def refuse(what: str) -> ConfigError:
-        return ConfigError(f"conf/experiment/{name}.yaml: {what}")
-
     for key, value in content.items():
         if key not in SHAPES:
-            raise refuse(f"{key}: there is no such key; {nearest(key, sorted(SHAPES))}")
+            raise _wrong(name, f"{key}: there is no such key; {nearest(key, sorted(SHAPES))}")
         if not isinstance(value, SHAPES[key]):
             shape = {str: "words", list: "a list", dict: "a mapping", int: "a number"}[SHAPES[key][0]]
-            raise refuse(f"{key}: {value}: must be {shape}")
+            raise _wrong(name, f"{key}: {value}: must be {shape}")
     if "source" not in content:
-        raise refuse("source: is missing; say where in the paper it is")
+        raise _wrong(name, "source: is missing; say where in the paper it is")
     for scale, words in content.get("common", {}).items():
         if scale not in SCALES:
-            raise refuse(f"common: {scale}: not a scale; {nearest(scale, SCALES)}")
+            raise _wrong(name, f"common: {scale}: not a scale; {nearest(scale, SCALES)}")
         if not isinstance(words, str):
-            raise refuse(f"common: {scale}: {words}: must be a part of a line")
+            raise _wrong(name, f"common: {scale}: {words}: must be a part of a line")
     for figure in content.get("figures", []):
         if not isinstance(figure, dict):
-            raise refuse(f"figures: {figure}: must be options of `experiments plot`, as {{x: nodes, y: top1}}")
+            raise _wrong(name, f"figures: {figure}: must be options of `experiments plot`, as {{x: nodes, y: top1}}")
     for scale in SCALES:
         if scale in content and not content[scale]:
-            raise refuse(f"{scale}: must be a list of lines")
+            raise _wrong(name, f"{scale}: must be a list of lines")
 
 
 def _lines(name: str, scale: str, entries: Sequence[str | dict[str, list[str]]]) -> Iterator[str]:
@@ -299,7 +293,7 @@ def _lines(name: str, scale: str, entries: Sequence[str | dict[str, list[str]]])
         lists = entry if isinstance(entry, dict) else {scale: [entry]}
         for key, words in lists.items():
             if not isinstance(words, list) or not words or not all(isinstance(each, str) for each in words):
-                raise ConfigError(f"conf/experiment/{name}.yaml: {key}: {words}: must be a list of parts of lines")
+                raise _wrong(name, f"{key}: {words}: must be a list of parts of lines")
         yield from map(" ".join, itertools.product(*lists.values()))
 
 
@@ -330,6 +324,11 @@ def _no_study(name: str) -> ConfigError:
     return ConfigError(f"experiment={name}: there is no such study; {nearest(name, names())}")
 
 
+def _wrong(name: str, what: str) -> ConfigError:
+    """Of a file."""
+    return ConfigError(f"conf/experiment/{name}.yaml: {what}")
+
+
 def _key(word: str) -> str:
     return word.partition("=")[0]
 
@@ -350,6 +349,6 @@ def _read(name: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(_path(name).read_text())
     except yaml.YAMLError as error:
-        raise ConfigError(f"conf/experiment/{name}.yaml: cannot be read as YAML ({error}); mend the file") from error
+        raise _wrong(name, f"cannot be read as YAML ({error}); mend the file") from error
     assert isinstance(content, dict)
     return content

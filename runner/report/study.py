@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.report import figures, frames, tables
@@ -43,26 +44,24 @@ def figures_of(study: Study, scale: str, runs: Sequence[Run]) -> tuple[list[tupl
     """
     drawn: list[tuple[str, Figure]] = []
     problems: list[str] = []
-    wanted: list[tuple[dict[str, Any], dict[str, Any], list[Run]]] = []
+    wanted: list[tuple[dict[str, Any], dict[str, Any], dict[Path, Run]]] = []
     for asked in study.figures:
         try:
-            chosen = filter_runs(list(runs), asked.get("where", []))
+            chosen = {run.folder: run for run in filter_runs(list(runs), asked.get("where", []))}
         except LookupError:  # of runs that are not there, at this scale or yet
             continue
         wanted.append((asked, {key: asked.get(key) for key in ("x", "y", "by")}, chosen))
     for asked, options, chosen in wanted:
-        folders = {run.folder for run in chosen}
-        if any(options == other and folders < {run.folder for run in others} for _, other, others in wanted):
+        if any(options == other and chosen.keys() < others.keys() for _, other, others in wanted):
             continue
-        where = asked.get("where", [])
         try:
             marks = times_by_nodes(asked["published"]) if "published" in asked and scale != "laptop" else []
-            figure, name, unread = figures.draw(chosen, **options, marks=marks)
+            figure, name, unread = figures.draw([*chosen.values()], **options, marks=marks)
         except KeyError:  # a LookupError too, but ours to mend
             raise
         except (LookupError, ValueError) as error:
             problems.append(f"{study.name}: {error}")
             continue
-        drawn.append(("-".join([study.stem, *where, name]), figure))
+        drawn.append(("-".join([study.stem, *asked.get("where", []), name]), figure))
         problems += unread
     return drawn, problems
