@@ -16,18 +16,19 @@ from omegaconf import OmegaConf
 BREAKS = """
 import os, signal, time
 from dataclasses import dataclass
+from pathlib import Path
 from algorithms.allreduce import AllReduce
 
 @dataclass
 class Breaks(AllReduce):
     how: str = "never"
+    when: str = ""  # this file is there
 
     async def run(self, worker):
-        step = 0
         async for x in super().run(worker):
             yield x
-            step += 1
-            if worker.rank == 1 and step == 30:
+            time.sleep(0.02)
+            if worker.rank == 1 and self.how != "dawdles" and Path(self.when).exists():
                 print("last words", flush=True)
                 if self.how == "raises":
                     raise RuntimeError("the disk is full")
@@ -36,8 +37,6 @@ class Breaks(AllReduce):
                 if self.how == "eats":
                     food = [b"x" * 3_000_000_000]
                     time.sleep(60)
-            if self.how == "dawdles":
-                time.sleep(0.02)
 """
 HOW = ["raises", "killed", "eats", "dawdles"]
 PAIR = ("nodes=2", "gpus_per_node=1", "device=cpu", "model.hidden=[16]", "launcher=slurm")
@@ -67,17 +66,30 @@ def job_of(run: Path) -> str:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Done, Done]]:
-    """An array over the ways in which rank 1 may end, what submitting it printed and what waiting for its end did."""
+    """An array over the ways in which rank 1 may end, what submitting it printed and what waiting for its end did.
+
+    Nothing breaks before the command that waits has told of all runs: else it might find them broken.
+    """
     folder = tmp_path_factory.mktemp("broken")
     (folder / "breaks.py").write_text(BREAKS)
     (folder / "conf/algorithm").mkdir(parents=True)
-    (folder / "conf/algorithm/breaks.yaml").write_text("_target_: breaks.Breaks\nhow: never\n")
+    told_of_all = folder / "told_of_all"
+    (folder / "conf/algorithm/breaks.yaml").write_text(f"_target_: breaks.Breaks\nhow: never\nwhen: {told_of_all}\n")
     limits = ("launcher.mem=3G", "launcher.time=1", "launcher.signal_delay_s=0", "launcher.requeue=false")
     sweep = ("-m", "algorithm=breaks", f"algorithm.how={','.join(HOW)}", "epochs=100000", "--config-dir", "conf")
     submitted = type_in(*sweep, *PAIR, *limits, cwd=folder)
     jobs = [job_of(run) for run in runs(folder)]
     try:
-        yield folder, submitted, experiments("wait", cwd=folder)
+        with start("wait", cwd=folder, command="experiments") as waiting:
+            assert waiting.stdout is not None
+            assert waiting.stderr is not None
+            told = ""
+            for line in waiting.stdout:
+                told += line
+                if all(run.name in told for run in runs(folder)):
+                    told_of_all.touch()
+            waited = Done(waiting.wait(), told, waiting.stderr.read())
+        yield folder, submitted, waited
     finally:
         subprocess.run(["scancel", "--quiet", *jobs], check=False)
 
