@@ -64,7 +64,8 @@ def test_what_is_typed_goes_into_every_line_in_place_of_what_is_there() -> None:
 def test_a_typed_method_chooses_among_the_lines() -> None:
     lines = lines_of("experiment=sgp/accuracy", "algorithm=sgp,dpsgd", "seed=5")
     methods = [[word for word in line if word.startswith("algorithm=")] for line in lines]
-    assert methods == [["algorithm=sgp"], ["algorithm=dpsgd"], ["algorithm=sgp"]] * 4  # sgp with overlap too, by nodes
+    by_method = (["algorithm=sgp"], ["algorithm=dpsgd"], ["algorithm=sgp"])  # the last with overlap
+    assert methods == [method for method in by_method for _nodes in (4, 8, 16, 32)]
     rates = studies.tuned("sgp")["virtual"]
     for line in lines:
         [nodes] = [word for word in line if word.startswith("nodes=")]
@@ -249,6 +250,15 @@ def test_of_lines_that_are_alike_the_one_on_as_many_nodes_is_held_against() -> N
     study = studies.load("gossip/assumptions")  # has no lines of the paper's, whose batch depends on the nodes
     told = deviations_of(study, [cell for cell in cells_of(study, "virtual") if cell["seed"] == 0])
     assert not [line for line in told if line.startswith(("batch_size", "nodes"))]
+
+
+def test_runs_are_held_against_those_in_the_same_place_where_there_are_as_many() -> None:
+    study = studies.load("hier_avg/special_cases")  # K2=32 is nearer to the paper's K2=16, but stands for its K2=64
+    told = deviations_of(study, cells_of(study, "laptop"))
+    assert "algorithm.K2 32 (scale=paper: 64)" in told
+    study = studies.load("sgp/accuracy")
+    told = deviations_of(study, cells_of(study, "virtual"))
+    assert not [line for line in told if line.startswith(("nodes", "algorithm"))]
 
 
 def test_what_the_preset_of_the_paper_leaves_open_is_no_difference() -> None:
