@@ -280,6 +280,12 @@ def _check(name: str, content: dict[str, Any]) -> None:
             raise _wrong(name, f"common: {scale}: not a scale; {nearest(scale, SCALES)}")
         if not isinstance(words, str):
             raise _wrong(name, f"common: {scale}: {words}: must be a part of a line")
+    table = content.get("table", {})
+    options = ("rows", "columns", "values") if {"rows", "columns"} & table.keys() else ("by", "values")
+    if strange := [key for key in table if key not in options]:
+        raise _wrong(name, f"table: {strange[0]}: there is no such key; {nearest(strange[0], options)}")
+    if "rows" in options and not {"rows", "columns"} <= table.keys():
+        raise _wrong(name, "table: has one of rows and columns; name both")
     for figure in content.get("figures", []):
         if not isinstance(figure, dict):
             raise _wrong(name, f"figures: {figure}: must be options of `experiments plot`, as {{x: nodes, y: top1}}")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.build import ConfigError
 from runner.report import figures, frames, tables
 from runner.report.formats import Table
+from runner.report.metrics import METRICS
 from runner.report.published import times_by_nodes
 from runner.report.runs import Run, filter_runs
 from runner.studies import Study
@@ -17,21 +19,24 @@ if TYPE_CHECKING:
 
 
 def table_of(study: Study, runs: Sequence[Run]) -> Table:
-    """
+    """The study's table. A value that its runs have none of has no column.
+
     Raises:
         LookupError: none of the runs has finished.
+        ConfigError: the study's file asks for a key or value that there is not.
     """
     frame = frames.summaries(runs)
     asked = dict(study.table)
     if study.target is not None:
         frame = frames.with_time_to(frame, runs, study.target)
-    known = {value for value in asked.get("values", ()) if value in frame and frame[value].notna().any()}
-    values = [value for value in asked.pop("values", ()) if value in known] or None
-    made = (
-        tables.pivot(frame, **asked, values=values)
-        if "rows" in asked
-        else tables.comparison(frame, **asked, values=values)
-    )
+    values = asked.pop("values", [])
+    make = tables.pivot if "rows" in asked else tables.comparison
+    try:
+        frames.check_values("values", [value for value in values if value not in METRICS], frame)
+        measured = [value for value in values if value in frame and frame[value].notna().any()]
+        made = make(frame, **asked, values=measured or None)
+    except ValueError as error:
+        raise ConfigError(f"conf/experiment/{study.name}.yaml: table: {error}") from error
     if study.target is not None:
         made.notes.append(tables.target_note(study.target))
     return made

@@ -6,6 +6,7 @@ import html
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from runner import studies
+from runner.build import ConfigError
 from runner.claims.published import beside_measured
 from runner.experiments import app
 from runner.report.published import rows
-from runner.report.study import figures_of
+from runner.report.study import figures_of, table_of
 from runner.study_runs import cells_of, found
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -75,6 +77,22 @@ def test_published_values_are_hollow_markers() -> None:
         mark = drawn[f"{method}, published (SlowMo 2019)"]
         assert mark.get_xydata().tolist() == [[32, pytest.approx(milliseconds)]]
         assert mark.get_markerfacecolor() == "none"
+
+
+def test_a_table_of_what_there_is_not_is_refused() -> None:
+    study = studies.load("sgp/scaling")
+    runs, _ = found(cells_of(study, "virtual"), study.preset("virtual"), [RESULTS / "showcase"])
+    for table, said in (
+        ({"values": ["iteration_time"]}, "values: there is no 'iteration_time'; did you mean iteration_time_s"),
+        ({"by": ["node"]}, "--by: there is no 'node'; did you mean nodes"),
+    ):
+        with pytest.raises(ConfigError, match=rf"conf/experiment/sgp/scaling\.yaml: table: {said}"):
+            table_of(replace(study, table=table), runs)
+    headers = [
+        column.header for column in table_of(replace(study, table={"values": ["top1", "speedup"]}), runs).columns
+    ]
+    assert "speed-up" in headers
+    assert not [header for header in headers if "top-1" in header]  # time only: there is none
 
 
 def test_a_method_looks_the_same_in_all_figures_of_a_study() -> None:
