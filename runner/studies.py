@@ -43,7 +43,7 @@ class Study:
 
     Args:
         name: <paper>/<study>.
-        source: where in the paper, and how sure that is.
+        source: where in the paper, and how sure that is; or "not in the paper", and what it is for.
         lines: by scale, what follows `run-experiment -m`.
         common: by scale, what every line has beside its own words.
         notes: what a reader must know beside the settings that differ from the paper's.
@@ -69,6 +69,10 @@ class Study:
     @property
     def paper(self) -> str:
         return self.name.partition("/")[0]
+
+    @property
+    def in_paper(self) -> bool:
+        return not self.source.startswith("not in the paper")
 
     @property
     def stem(self) -> str:

@@ -63,7 +63,7 @@ def report(
 
         places = [results_dir, results_dir / "showcase"]
         every = [study for study in map(studies.load, studies.names()) if study.paper == paper]
-        mine = [study for study in every if scale in study.lines]
+        mine = sorted((study for study in every if scale in study.lines), key=lambda study: not study.in_paper)
         if not mine:
             known = sorted({each for study in every for each in study.lines})
             raise ValueError(f"--scale {scale}: {paper} has the scales {', '.join(known)}")
