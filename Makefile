@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 install: $(INSTALLED)
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

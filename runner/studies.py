@@ -11,6 +11,7 @@ An entry that is a mapping of lists stands for the lines that have one of each; 
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -277,8 +278,9 @@ def _check(name: str, content: dict[str, Any]) -> None:
         if not isinstance(value, SHAPES[key]):
             shape = {str: "words", list: "a list", dict: "a mapping", int: "a number"}[SHAPES[key][0]]
             raise _wrong(name, f"{key}: {value}: must be {shape}")
-    if "source" not in content:
-        raise _wrong(name, "source: is missing; say where in the paper it is")
+    for key, what in (("title", "what it shows"), ("source", "where in the paper it is")):
+        if key not in content:
+            raise _wrong(name, f"{key}: is missing; say {what}")
     for scale, words in content.get("common", {}).items():
         if scale not in SCALES:
             raise _wrong(name, f"common: {scale}: not a scale; {nearest(scale, SCALES)}")
@@ -348,9 +350,9 @@ def _path(name: str) -> Path:
 
 
 def is_study(name: str) -> bool:
-    """Whether there is a file of that name which is no preset: it has a title."""
+    """Whether there is a file of that name which is no preset: it has a title or a source."""
     path = _path(name)
-    return path.is_file() and "\ntitle: " in f"\n{path.read_text()}"
+    return path.is_file() and re.search("^(title|source):", path.read_text(), re.M) is not None
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -130,14 +130,16 @@ def read(results_dir: Path, experiment: str | None, where: Sequence[str] | None)
             f"`run-experiment experiment={experiment}` for its table, or `experiments report {paper}`"
         )
     runs, _ = settled(find_runs(results_dir, experiment))
-    return _tell_of_problems(filter_runs(runs, where or ()))
+    _tell_of_problems(run for run in runs if not run.readable)  # also where no other is left
+    chosen = filter_runs(runs, where or ())
+    _tell_of_problems(run for run in chosen if run.readable)
+    return chosen
 
 
-def _tell_of_problems(runs: list[Run]) -> list[Run]:
+def _tell_of_problems(runs: Iterable[Run]) -> None:
     for run in runs:
         if run.problem:
             say(f"skipped {run.problem}" if run.summary is None else f"unreadable: {run.problem}")
-    return runs
 
 
 def settled(runs: Sequence[Run]) -> tuple[list[Run], Mapping[str, Job]]:
@@ -164,7 +166,9 @@ def choose(
     names = [name for name in which or () if not _is_run(Path(name))]
     runs = [read_run(Run(folder, folder.parent.name, "unknown")) for folder in named]
     if names or not named:
-        there = [run for run in _tell_of_problems(find_runs(results_dir)) if run.readable]
+        found = find_runs(results_dir)
+        _tell_of_problems(found)
+        there = [run for run in found if run.readable]
         runs += [run for name in names for run in _called(name, there)] if names else there
     runs = list({run.folder.absolute(): run for run in runs if run.readable}.values())
     runs, queue = settled(runs)

@@ -71,6 +71,12 @@ def test_table(results: Path) -> None:
     assert "Left out" in raw.stderr
 
 
+def test_what_is_skipped_is_named_also_where_nothing_else_is_left(results: Path) -> None:
+    none_left = experiments("table", "--where", "nodes=5", "--results-dir", results)
+    assert none_left.exit_code == 1
+    assert f"skipped {results / 'runs/sgp/broken/summary.json'}" in none_left.stderr
+
+
 def test_the_format_follows_from_the_file(results: Path) -> None:
     path = results / "new/table.tex"
     result = experiments("table", "--rows", "algorithm", "--columns", "nodes", "-o", path, "--results-dir", results)

@@ -200,6 +200,17 @@ def test_other_keys_of_another_shape_are_refused(
         studies.load("mine/one")
 
 
+def test_a_study_without_a_title_or_a_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(tmp_path, "  - algorithm=sgp\n")
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    path = tmp_path / "experiment/mine/one.yaml"
+    whole = path.read_text()
+    for line, key in (("title: One\n", "title"), ("source: none\n", "source")):
+        path.write_text(whole.replace(line, ""))
+        with pytest.raises(ConfigError, match=rf"mine/one\.yaml: {key}: is missing"):
+            studies.load("mine/one")
+
+
 def test_a_study_of_ones_own_needs_a_preset_but_none_of_the_paper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
