@@ -260,7 +260,8 @@ def clusters(draw: st.DrawFn, nodes: int) -> tuple[dict[str, Any], list[list[flo
     link["loss"] = draw(st.sampled_from([0.0, 0.2]))
     differs = st.tuples(st.integers(0, nodes - 1), st.integers(0, nodes - 1), st.floats(1e-5, 5))
     drawn = {(a, b): latency for a, b, latency in draw(st.lists(differs, max_size=3)) if a != b}
-    links = [{"link": [a, b], "latency_s": latency} for (a, b), latency in drawn.items()]
+    # One that is as the others are is refused.
+    links = [{"link": [*ends], "latency_s": s} for ends, s in drawn.items() if s != link["latency_s"]]
     seconds = draw(st.lists(st.lists(times, min_size=3, max_size=3), min_size=nodes, max_size=nodes))
     return {"inter": link, "links": links}, seconds
 
