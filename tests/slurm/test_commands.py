@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,14 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Don
     submitted = type_in(*sweep, *PAIR, *limits, cwd=folder)
     jobs = [job_of(run) for run in runs(folder)]
     try:
-        with start("wait", cwd=folder, command="experiments") as waiting:
-            assert waiting.stdout is not None
-            assert waiting.stderr is not None
-            told = ""
-            for line in waiting.stdout:
-                told += line
-                if all(run.name in told for run in runs(folder)):
-                    told_of_all.touch()
-            waited = Done(waiting.wait(), told, waiting.stderr.read())
+        waiting = start("wait", cwd=folder, command="experiments")
+        assert waiting.stdout is not None
+        told = ""
+        for line in waiting.stdout:
+            told += line
+            if all(run.name in told for run in runs(folder)):
+                told_of_all.touch()
+        waited = replace(finish(waiting), stdout=told)
         yield folder, submitted, waited
     finally:
         subprocess.run(["scancel", "--quiet", *jobs], check=False)
