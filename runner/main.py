@@ -202,11 +202,11 @@ def in_hydras_order(arguments: list[str]) -> list[str]:
 
 def _about(study: studies.Study, scale: str, cells: list[Config]) -> list[str]:
     """What a study is, and how the setting of its runs differs from that of scale=paper."""
-    from runner.study_runs import deviations_of
+    from runner.deviations import deviations_of, paper_setting
 
     differs = deviations_of(study, cells)
     told = f"scale {scale}" + (f", which differs from scale=paper in {', '.join(differs)}" if differs else "")
-    setting = studies.paper_setting(study.paper)
+    setting = paper_setting(study.paper)
     return [f"{study.title}; {study.source}", *study.notes, *([f"scale=paper: {setting}"] if setting else []), told]
 
 

@@ -20,15 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from runner.build import ConfigError, nearest
-from runner.config import Config, batch_of_lr, conf_dir, simulated, timing_only
-from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, settings
+from runner.config import conf_dir
+from runner.identity import is_outside
 
 SCALES = ("paper", "virtual", "laptop")
 """The paper's own setting on a real cluster; its cluster simulated, with a small task; a few minutes on two cores."""
-MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
-"""Groups of which another option makes another experiment."""
-DERIVED = {"device", "backend", "optimizer.lr"}
-"""Filled in where they are left open."""
 SHAPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("title", "source", "of"), (str,)),
     **dict.fromkeys(("notes", "by", "figures", *SCALES), (list,)),
@@ -121,7 +117,7 @@ def load(name: str) -> Study:
     """
     if not is_study(name):
         raise _no_study(name)
-    content = _read(name)
+    content = read(name)
     _check(name, content)
     lines = {scale: [*_lines(name, scale, content.pop(scale))] for scale in SCALES if scale in content}
     study = Study(name=name, lines=lines, **content)
@@ -135,7 +131,7 @@ def load(name: str) -> Study:
 
 def tuned(paper: str) -> dict[str, dict[str, float]]:
     """Learning rates per 256 images by scale and words of a line, as `scripts/choose_rates.py` has found them."""
-    return _read(f"{paper}/tuned") if _path(f"{paper}/tuned").exists() else {}
+    return read(f"{paper}/tuned") if path_of(f"{paper}/tuned").exists() else {}
 
 
 def asked(arguments: list[str]) -> list[tuple[Study, str]]:
@@ -152,7 +148,7 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
         papers = {each.partition("/")[0] for each in names()}
         for name in wanted:
             known_paper, like_one = name.partition("/")[0] in papers, get_close_matches(name, names(), cutoff=0.8)
-            if not _path(name).is_file() and (known_paper or like_one):
+            if not path_of(name).is_file() and (known_paper or like_one):
                 raise _no_study(name)
         if scale is None:
             return []
@@ -162,7 +158,7 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
     for study, its_scale in found:
         if its_scale not in study.lines:
             raise ConfigError(f"scale={its_scale}: not a scale of {study.name}; {nearest(its_scale, study.lines)}")
-        if not _path(preset := study.preset(its_scale)).is_file():
+        if not path_of(preset := study.preset(its_scale)).is_file():
             shared = f"a preset of what all runs of {study.paper} have at scale={its_scale}"
             raise _wrong(preset, f"is missing; {study.name} needs it, {shared}")
     return found
@@ -197,74 +193,31 @@ def narrowed(arguments: list[str]) -> bool:
     return any(not is_outside(key) for key in keys)
 
 
-def paper_setting(paper: str) -> str:
-    """What scale=paper stands for, and what of it is unverified: the words at the head of its preset."""
-    if not has_paper_setting(paper):
-        return ""
-    lines = _path(f"{paper}/paper").read_text().splitlines()[1:]
-    return " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line[:1] == "#", lines))
+def is_study(name: str) -> bool:
+    """Whether there is a file of that name which is no preset: it has a title or a source."""
+    path = path_of(name)
+    return path.is_file() and re.search("^(title|source):", path.read_text(), re.M) is not None
 
 
-def has_paper_setting(paper: str) -> bool:
-    """Whether there is a preset of scale=paper: a study of one's own may have none."""
-    return _path(f"{paper}/paper").is_file()
+def path_of(name: str) -> Path:
+    """Of a study's or a preset's file, which need not be there."""
+    return conf_dir() / "experiment" / f"{name}.yaml"
 
 
-def paper_keys(paper: str) -> set[str]:
-    """The groups and dotted keys that the preset of scale=paper sets."""
-    content = _read(f"{paper}/paper")
-    groups = {key.rpartition("/")[2] for each in content.pop("defaults", []) for key in each}
-    return groups | {key for key, _ in flat(content)}
+def read(name: str) -> dict[str, Any]:
+    """What such a file says.
 
-
-def deviations(here: Config, paper: Config, known: set[str] | None = None) -> list[str]:
-    """In which settings a composed configuration differs from one of scale=paper: "epochs 12 (scale=paper: 90)", ...
-
-    Of a group of which another option is chosen, only that is said; of a simulated cluster, what its options have not.
-
-    Args:
-        known: the keys that count, where the other configuration has others by default only.
+    Raises:
+        ConfigError: it is no YAML.
     """
+    import yaml
 
-    def counts(key: str) -> bool:
-        return known is None or key in known
-
-    def differs(key: str, ours: object, theirs: object) -> str:
-        return f"{key} {ours} (scale=paper: {theirs})"
-
-    idle = {"dataset", "model", "schedule", "optimizer", "evaluation"} if timing_only(here) else set()
-    ours, theirs = here["choices"], paper["choices"]
-    own = settings(here).split(", ")
-    found = []
-    if simulated(here) and not simulated(paper):
-        idle = idle | {*VIRTUAL_GROUPS, "launcher"}
-        found.append(differs("machines", f"simulated: {ours['cluster']}, time as for cost {ours['cost']}", "real ones"))
-        found += [f"{each} of the simulated cluster" for each in own if each.partition(".")[0] in VIRTUAL_GROUPS]
-    found += [
-        differs(
-            group, " ".join([str(option), *(each for each in own if each.startswith(f"{group}."))]), theirs.get(group)
-        )
-        for group, option in sorted(ours.items())
-        if group in MATTER - idle and counts(group) and option != theirs.get(group)
-    ]
-    values = dict(_settings(paper))
-    rate, fixed = here["optimizer"].get("reference_lr"), paper["optimizer"].get("lr")
-    if fixed is not None and rate is not None and "optimizer" not in idle:
-        lr = rate * batch_of_lr(here | {"gpus_per_node": here["gpus_per_node"] or 1}) / 256
-        if lr != fixed:
-            found.append(differs("learning rate", f"{lr:g}", f"{fixed:g}"))
-    for key, value in _settings(here):
-        group = key.partition(".")[0]
-        if key == "optimizer.reference_lr" and fixed is not None:
-            continue
-        if group not in idle and counts(key) and ours.get(group) == theirs.get(group) and values.get(key) != value:
-            found.append(differs(key, as_typed(value), as_typed(values.get(key))))
-    return found
-
-
-def _settings(config: Config) -> list[tuple[str, Any]]:
-    """What determines results and is typed, with dotted keys."""
-    return [(key, value) for key, value in flat(config) if key not in DERIVED and not is_outside(key)]
+    try:
+        content = yaml.safe_load(path_of(name).read_text())
+    except yaml.YAMLError as error:
+        raise _wrong(name, f"cannot be read as YAML ({error}); mend the file") from error
+    assert isinstance(content, dict)
+    return content
 
 
 def _check(name: str, content: dict[str, Any]) -> None:
@@ -331,7 +284,7 @@ def _rate(line: list[str], rates: dict[str, float]) -> list[str]:
 
 
 def _no_study(name: str) -> ConfigError:
-    if _path(name).is_file():
+    if path_of(name).is_file():
         return ConfigError(f"experiment={name}: is a preset and no study; give it a line of its own")
     return ConfigError(f"experiment={name}: there is no such study; {nearest(name, names())}")
 
@@ -343,24 +296,3 @@ def _wrong(name: str, what: str) -> ConfigError:
 
 def _key(word: str) -> str:
     return word.partition("=")[0]
-
-
-def _path(name: str) -> Path:
-    return conf_dir() / "experiment" / f"{name}.yaml"
-
-
-def is_study(name: str) -> bool:
-    """Whether there is a file of that name which is no preset: it has a title or a source."""
-    path = _path(name)
-    return path.is_file() and re.search("^(title|source):", path.read_text(), re.M) is not None
-
-
-def _read(name: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(_path(name).read_text())
-    except yaml.YAMLError as error:
-        raise _wrong(name, f"cannot be read as YAML ({error}); mend the file") from error
-    assert isinstance(content, dict)
-    return content

@@ -59,6 +59,7 @@ def report(
 
         from runner.claims.published import beside_measured
         from runner.claims.register import judge
+        from runner.deviations import paper_setting
         from runner.report.page import Page
 
         places = [results_dir, results_dir / "showcase"]
@@ -77,7 +78,7 @@ def report(
         page = Page(
             title=TITLES[paper],
             subtitle=f"Scale {scale}. Made by `experiments report {paper} --scale {scale}`.",
-            setting=studies.paper_setting(paper),
+            setting=paper_setting(paper),
             claims=judge(places, scale, paper),
             sections=sections,
             published=beside_measured(paper, scale, places),
@@ -91,9 +92,10 @@ def report(
 
 def section_of(study: studies.Study, scale: str, places: Sequence[Path], files: Path | None) -> Section:
     """The study's table and figures, of its finished runs; also as files, where a folder is named."""
+    from runner.deviations import deviations_of
     from runner.report.page import Section, picture
     from runner.report.study import figures_of, table_of
-    from runner.study_runs import cells_of, deviations_of, found
+    from runner.study_runs import cells_of, found
 
     cells = cells_of(study, scale)
     runs, problems = found(cells, study.preset(scale), places)

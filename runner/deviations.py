@@ -1,0 +1,129 @@
+"""How the runs of a study differ from the paper's own at scale=paper, or from what the preset of that scale sets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from runner import studies
+from runner.build import ConfigError
+from runner.config import Config, batch_of_lr, simulated, timing_only
+from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, settings
+
+MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
+"""Groups of which another option makes another experiment."""
+DERIVED = {"device", "backend", "optimizer.lr"}
+"""Filled in where they are left open."""
+
+
+def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
+    """In which settings any of its cells differs from its counterpart among the study's runs at scale=paper.
+
+    Where both have equally many runs of a method, they are counterparts in their order; else a cell's is the one that
+    is most like it. Where the study has none of that method, cells differ from what the preset of that scale sets.
+    """
+    if not has_paper_setting(study.paper):
+        return []
+    told: dict[str, None] = {}
+    for name in dict.fromkeys(cell["choices"]["algorithm"] for cell in cells):
+        mine = _of_one_seed([cell for cell in cells if cell["choices"]["algorithm"] == name])
+        theirs, known = _at_scale_paper(study, name)
+        for number, cell in enumerate(mine):
+            counterparts = [theirs[number]] if len(theirs) == len(mine) else theirs
+            against = [
+                (differences(cell, paper | {"seed": cell["seed"]}, known), paper["nodes"] != cell["nodes"])
+                for paper in counterparts
+            ]
+            if against:  # on as many nodes where several are as like it
+                fewest, _ = min(against, key=lambda each: (len(each[0]), each[1]))
+                told.update(dict.fromkeys(fewest))
+    return list(told)
+
+
+def differences(here: Config, paper: Config, known: set[str] | None = None) -> list[str]:
+    """In which settings a composed configuration differs from one of scale=paper: "epochs 12 (scale=paper: 90)", ...
+
+    Of a group of which another option is chosen, only that is said; of a simulated cluster, what its options have not.
+
+    Args:
+        known: the keys that count, where the other configuration has others by default only.
+    """
+
+    def counts(key: str) -> bool:
+        return known is None or key in known
+
+    def differs(key: str, ours: object, theirs: object) -> str:
+        return f"{key} {ours} (scale=paper: {theirs})"
+
+    idle = {"dataset", "model", "schedule", "optimizer", "evaluation"} if timing_only(here) else set()
+    ours, theirs = here["choices"], paper["choices"]
+    own = settings(here).split(", ")
+    found = []
+    if simulated(here) and not simulated(paper):
+        idle = idle | {*VIRTUAL_GROUPS, "launcher"}
+        found.append(differs("machines", f"simulated: {ours['cluster']}, time as for cost {ours['cost']}", "real ones"))
+        found += [f"{each} of the simulated cluster" for each in own if each.partition(".")[0] in VIRTUAL_GROUPS]
+    found += [
+        differs(
+            group, " ".join([str(option), *(each for each in own if each.startswith(f"{group}."))]), theirs.get(group)
+        )
+        for group, option in sorted(ours.items())
+        if group in MATTER - idle and counts(group) and option != theirs.get(group)
+    ]
+    values = dict(_settings(paper))
+    rate, fixed = here["optimizer"].get("reference_lr"), paper["optimizer"].get("lr")
+    if fixed is not None and rate is not None and "optimizer" not in idle:
+        lr = rate * batch_of_lr(here | {"gpus_per_node": here["gpus_per_node"] or 1}) / 256
+        if lr != fixed:
+            found.append(differs("learning rate", f"{lr:g}", f"{fixed:g}"))
+    for key, value in _settings(here):
+        group = key.partition(".")[0]
+        if key == "optimizer.reference_lr" and fixed is not None:
+            continue
+        if group not in idle and counts(key) and ours.get(group) == theirs.get(group) and values.get(key) != value:
+            found.append(differs(key, as_typed(value), as_typed(values.get(key))))
+    return found
+
+
+def paper_setting(paper: str) -> str:
+    """What scale=paper stands for, and what of it is unverified: the words at the head of its preset."""
+    if not has_paper_setting(paper):
+        return ""
+    lines = studies.path_of(f"{paper}/paper").read_text().splitlines()[1:]
+    return " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line[:1] == "#", lines))
+
+
+def has_paper_setting(paper: str) -> bool:
+    """Whether there is a preset of scale=paper: a study of one's own may have none."""
+    return studies.path_of(f"{paper}/paper").is_file()
+
+
+def paper_keys(paper: str) -> set[str]:
+    """The groups and dotted keys that the preset of scale=paper sets."""
+    content = studies.read(f"{paper}/paper")
+    groups = {key.rpartition("/")[2] for each in content.pop("defaults", []) for key in each}
+    return groups | {key for key, _ in flat(content)}
+
+
+def _at_scale_paper(study: studies.Study, algorithm: str) -> tuple[list[Config], set[str] | None]:
+    """The study's runs of that method, of one seed; and the keys by which to compare, where not by all."""
+    from runner.main import compose_all
+
+    lines = study.commands("paper") if "paper" in study.lines else []
+    lines = [line for line in lines if f"algorithm={algorithm}" in line]
+    known = None if lines else paper_keys(study.paper)
+    lines = lines or [[f"experiment={study.paper}/paper", f"algorithm={algorithm}"]]
+    try:
+        return _of_one_seed([config for line in compose_all(lines) for config, _ in line]), known
+    except ConfigError:  # an option of the user's own has nothing to be held against
+        return [], known
+
+
+def _of_one_seed(configs: Sequence[Config]) -> list[Config]:
+    return [config for config in configs if config["seed"] == configs[0]["seed"]]
+
+
+def _settings(config: Config) -> list[tuple[str, Any]]:
+    """What determines results and is typed, with dotted keys."""
+    return [(key, value) for key, value in flat(config) if key not in DERIVED and not is_outside(key)]

@@ -1,0 +1,69 @@
+"""How the runs of a study differ from the paper's is said, and nothing else is."""
+
+from __future__ import annotations
+
+from runner import studies
+from runner.deviations import deviations_of, differences, paper_keys, paper_setting
+from runner.main import compose
+from runner.study_runs import cells_of
+
+
+def test_what_differs_from_the_paper_is_said() -> None:
+    [(paper, _)] = compose(["experiment=sgp/paper", "algorithm=sgp"])
+    [(virtual, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp"])
+    assert differences(paper, paper) == []
+    told = differences(virtual, paper)
+    assert {
+        "machines simulated: 10gbe, time as for cost resnet50_v100 (scale=paper: real ones)",
+        "cost.overlap_backward=false of the simulated cluster",
+        "model mlp model.hidden=[16] (scale=paper: resnet50)",
+        "epochs 12 (scale=paper: 90)",
+    } <= set(told)
+    assert "schedule.milestones [4,8,11] (scale=paper: [30,60,80])" in told
+    assert not [line for line in told if line.startswith(("model.", "results_dir", "device", "optimizer"))]
+    [(timing, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp", "problem=none"])
+    assert not [line for line in differences(timing, paper) if line.startswith(("model", "schedule"))]
+
+
+def test_of_lines_that_are_alike_the_one_on_as_many_nodes_is_held_against() -> None:
+    study = studies.load("gossip/contention")
+    told = deviations_of(study, [cell for cell in cells_of(study, "virtual") if cell["nodes"] == 16])
+    assert "batch_size 32 (scale=paper: 16)" in told
+    assert not [line for line in told if line.startswith("nodes")]
+    study = studies.load("gossip/assumptions")  # has no lines of the paper's, whose batch depends on the nodes
+    told = deviations_of(study, [cell for cell in cells_of(study, "virtual") if cell["seed"] == 0])
+    assert not [line for line in told if line.startswith(("batch_size", "nodes"))]
+
+
+def test_runs_are_held_against_those_in_the_same_place_where_there_are_as_many() -> None:
+    study = studies.load("hier_avg/special_cases")  # K2=32 is nearer to the paper's K2=16, but stands for its K2=64
+    told = deviations_of(study, cells_of(study, "laptop"))
+    assert "algorithm.K2 32 (scale=paper: 64)" in told
+    study = studies.load("sgp/accuracy")
+    told = deviations_of(study, cells_of(study, "virtual"))
+    assert not [line for line in told if line.startswith(("nodes", "algorithm"))]
+
+
+def test_what_the_preset_of_the_paper_leaves_open_is_no_difference() -> None:
+    known = paper_keys("sgp")
+    assert {"dataset", "model", "schedule", "epochs", "evaluation.model"} <= known
+    assert "nodes" not in known
+    [(paper, _)] = compose(["experiment=sgp/paper", "algorithm=sgp"])
+    [(virtual, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp", "nodes=16"])
+    assert "nodes 16 (scale=paper: 4)" in differences(virtual, paper)
+    told = differences(virtual, paper, known)
+    assert not [line for line in told if line.startswith("nodes")]
+    assert "epochs 12 (scale=paper: 90)" in told
+
+
+def test_a_learning_rate_is_held_against_that_of_the_paper() -> None:
+    [(paper, _)] = compose(["experiment=gossip/paper", "algorithm=allreduce"])
+    virtual = ["experiment=gossip/virtual", "algorithm=allreduce", "nodes=8", "batch_size=32"]
+    for rate, said in ((0.05, ["learning rate 0.05 (scale=paper: 0.1)"]), (0.1, [])):  # 256 images in all
+        [(ours, _)] = compose([*virtual, f"optimizer.reference_lr={rate}"])
+        assert [line for line in differences(ours, paper) if "rate" in line or "_lr" in line] == said
+
+
+def test_what_is_unverified_of_a_papers_setting_is_said() -> None:
+    for paper in {name.partition("/")[0] for name in studies.names()}:
+        assert "unverified" in paper_setting(paper)
