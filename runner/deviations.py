@@ -21,16 +21,23 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
     """In which settings any of its cells differs from its counterpart among the study's runs at scale=paper.
 
     Where both have equally many runs of a method, they are counterparts in their order; else a cell's is the one that
-    is most like it. Where the study has none of that method, cells differ from what the preset of that scale sets.
+    is most like it. Of a method that the study does not run at that scale, it is in one of the paper's other studies;
+    where none of them runs it, cells differ from what the preset of that scale sets.
     """
     if not has_paper_setting(study.paper):
         return []
     told: dict[str, None] = {}
     for name in dict.fromkeys(cell["choices"]["algorithm"] for cell in cells):
         mine = _of_one_seed([cell for cell in cells if cell["choices"]["algorithm"] == name])
-        theirs, known = _at_scale_paper(study, name)
+        own = _at_scale_paper([study], name)
+        theirs, known = own or _at_scale_paper(_others(study), name), None
+        if not theirs:
+            theirs, known = (
+                _composed([[f"experiment={study.paper}/paper", f"algorithm={name}"]]),
+                paper_keys(study.paper),
+            )
         for number, cell in enumerate(mine):
-            counterparts = [theirs[number]] if len(theirs) == len(mine) else theirs
+            counterparts = [own[number]] if len(own) == len(mine) else theirs
             against = [
                 (differences(cell, paper | {"seed": cell["seed"]}, known), paper["nodes"] != cell["nodes"])
                 for paper in counterparts
@@ -72,16 +79,21 @@ def differences(here: Config, paper: Config, known: set[str] | None = None) -> l
         if group in MATTER - idle and counts(group) and option != theirs.get(group)
     ]
     values = dict(_settings(paper))
-    rate, fixed = here["optimizer"].get("reference_lr"), paper["optimizer"].get("lr")
-    if fixed is not None and rate is not None and "optimizer" not in idle:
-        lr = rate * batch_of_lr(here | {"gpus_per_node": here["gpus_per_node"] or 1}) / 256
-        if lr != fixed:
-            found.append(differs("learning rate", f"{lr:g}", f"{fixed:g}"))
+    fixed = (
+        {"optimizer.reference_lr"} if any(each["optimizer"].get("lr") is not None for each in (here, paper)) else set()
+    )
+    rate, theirs_rate = _learning_rate(here), _learning_rate(paper)
+    if fixed and "optimizer" not in idle and None not in (rate, theirs_rate) and rate != theirs_rate:
+        found.append(differs("learning rate", f"{rate:g}", f"{theirs_rate:g}"))
     for key, value in _settings(here):
         group = key.partition(".")[0]
-        if key == "optimizer.reference_lr" and fixed is not None:
-            continue
-        if group not in idle and counts(key) and ours.get(group) == theirs.get(group) and values.get(key) != value:
+        if (
+            key not in fixed
+            and group not in idle
+            and counts(key)
+            and ours.get(group) == theirs.get(group)
+            and values.get(key) != value
+        ):
             found.append(differs(key, as_typed(value), as_typed(values.get(key))))
     return found
 
@@ -106,18 +118,24 @@ def paper_keys(paper: str) -> set[str]:
     return groups | {key for key, _ in flat(content)}
 
 
-def _at_scale_paper(study: studies.Study, algorithm: str) -> tuple[list[Config], set[str] | None]:
-    """The study's runs of that method, of one seed; and the keys by which to compare, where not by all."""
+def _at_scale_paper(of: Sequence[studies.Study], algorithm: str) -> list[Config]:
+    """The runs of these studies with that method, of one seed."""
+    lines = [line for study in of if "paper" in study.lines for line in study.commands("paper")]
+    return _composed([line for line in lines if f"algorithm={algorithm}" in line])
+
+
+def _others(study: studies.Study) -> list[studies.Study]:
+    """Of the same paper."""
+    return [studies.load(name) for name in studies.names() if name.startswith(f"{study.paper}/") and name != study.name]
+
+
+def _composed(lines: list[list[str]]) -> list[Config]:
     from runner.main import compose_all
 
-    lines = study.commands("paper") if "paper" in study.lines else []
-    lines = [line for line in lines if f"algorithm={algorithm}" in line]
-    known = None if lines else paper_keys(study.paper)
-    lines = lines or [[f"experiment={study.paper}/paper", f"algorithm={algorithm}"]]
     try:
-        return _of_one_seed([config for line in compose_all(lines) for config, _ in line]), known
+        return _of_one_seed([config for line in compose_all(lines) for config, _ in line])
     except ConfigError:  # an option of the user's own has nothing to be held against
-        return [], known
+        return []
 
 
 def _of_one_seed(configs: Sequence[Config]) -> list[Config]:
@@ -127,3 +145,15 @@ def _of_one_seed(configs: Sequence[Config]) -> list[Config]:
 def _settings(config: Config) -> list[tuple[str, Any]]:
     """What determines results and is typed, with dotted keys."""
     return [(key, value) for key, value in flat(config) if key not in DERIVED and not is_outside(key)]
+
+
+def _learning_rate(config: Config) -> float | None:
+    """None where it depends on a batch size that is left open."""
+    optimizer = config["optimizer"]
+    if optimizer.get("lr") is not None:
+        return float(optimizer["lr"])
+    if config["batch_size"] is None or optimizer.get("reference_lr") is None:
+        return None
+    return (
+        float(optimizer["reference_lr"]) * batch_of_lr(config | {"gpus_per_node": config["gpus_per_node"] or 1}) / 256
+    )

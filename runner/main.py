@@ -207,7 +207,12 @@ def _about(study: studies.Study, scale: str, cells: list[Config]) -> list[str]:
     differs = deviations_of(study, cells)
     told = f"scale {scale}" + (f", which differs from scale=paper in {', '.join(differs)}" if differs else "")
     setting = paper_setting(study.paper)
-    return [f"{study.title}; {study.source}", *study.notes, *([f"scale=paper: {setting}"] if setting else []), told]
+    return [
+        f"{study.title}; {study.source}",
+        *study.notes_at(scale),
+        *([f"scale=paper: {setting}"] if setting else []),
+        told,
+    ]
 
 
 def announcements(cells: list[Config]) -> list[str]:

@@ -43,7 +43,7 @@ class Study:
         source: where in the paper, and how sure that is; or "not in the paper", and what it is for.
         lines: by scale, what follows `run-experiment -m`.
         common: by scale, what every line has beside its own words.
-        notes: what a reader must know beside the settings that differ from the paper's.
+        notes: what a reader must know beside the settings that differ from the paper's; {scale: ...} of that scale.
         of: preset of its runs, where that is not the scale's: {scale} stands for it.
         by: of a study that chooses learning rates: the settings that have one each.
         table: options of `experiments table`: {by: [...], values: [...]} or {rows: ..., columns: ..., values: [...]}.
@@ -56,7 +56,7 @@ class Study:
     source: str
     lines: dict[str, list[str]]
     common: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str | dict[str, str]] = field(default_factory=list)
     of: str = "{scale}"
     by: list[str] = field(default_factory=lambda: ["algorithm"])
     table: dict[str, Any] = field(default_factory=dict)
@@ -79,6 +79,9 @@ class Study:
     def preset(self, scale: str) -> str:
         """Of all its runs; also the folder below results/runs."""
         return f"{self.paper}/{self.of.format(scale=scale)}"
+
+    def notes_at(self, scale: str) -> list[str]:
+        return [told for each in self.notes if (told := each if isinstance(each, str) else each.get(scale))]
 
     def whole_lines(self, scale: str) -> list[list[str]]:
         """Its lines as words, with what all have."""
@@ -147,6 +150,8 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
     if not any(map(is_study, wanted)):
         papers = {each.partition("/")[0] for each in names()}
         for name in wanted:
+            if name.endswith("/tuned") and path_of(name).is_file():
+                raise ConfigError(f"experiment={name}: holds learning rates and is no preset; {nearest(name, names())}")
             known_paper, like_one = name.partition("/")[0] in papers, get_close_matches(name, names(), cutoff=0.8)
             if not path_of(name).is_file() and (known_paper or like_one):
                 raise _no_study(name)
@@ -234,6 +239,11 @@ def _check(name: str, content: dict[str, Any]) -> None:
     for key, what in (("title", "what it shows"), ("source", "where in the paper it is")):
         if key not in content:
             raise _wrong(name, f"{key}: is missing; say {what}")
+    for note in content.get("notes", []):
+        by_scale = note if isinstance(note, dict) else dict.fromkeys(SCALES, note)
+        if not by_scale.keys() <= {*SCALES} or not all(isinstance(words, str) for words in by_scale.values()):
+            known = ", ".join(SCALES)
+            raise _wrong(name, f"notes: {note}: must be words, or words by scale, {{{SCALES[1]}: ...}} ({known})")
     for scale, words in content.get("common", {}).items():
         if scale not in SCALES:
             raise _wrong(name, f"common: {scale}: not a scale; {nearest(scale, SCALES)}")

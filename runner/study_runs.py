@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from runner import studies
-from runner.config import Config
+from yaml import YAMLError
+
+from runner import identity, studies
+from runner.build import ConfigError
+from runner.config import Config, load
 from runner.report.runs import Run, finished, read_run
+
+OF_THE_MACHINE = {"launcher", "device", "backend", "threads_per_worker"}
+"""Settings that a machine gives to a run where nobody has chosen."""
+FILLED_IN = {"gpus_per_node", "batch_size", "optimizer.lr"}
+"""Settings that follow from others where they are left open."""
 
 
 def cells_of(study: studies.Study, scale: str) -> list[Config]:
@@ -22,13 +31,39 @@ def cells_of(study: studies.Study, scale: str) -> list[Config]:
 
 
 def found(cells: Sequence[Config], preset: str, places: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """Those of the cells that have finished, each once, the first place first; and what could not be read."""
-    from runner.identity import identity
+    """Those of the cells that have finished, each once, the first place first; and what could not be read.
+
+    A cell that cannot run here, for want of its data or of a cluster, has been run elsewhere: its runs are those that
+    have all its settings.
+    """
     from runner.prepare import resolve
 
-    wanted = {identity(resolve(config)) for config in cells}
+    wanted, elsewhere = set(), []
+    for config in cells:
+        try:
+            wanted.add(identity.identity(resolve(config)))
+        except ConfigError:
+            elsewhere.append(_fixed(config))
     runs, problems = finished(preset, places)
-    return [run for name, run in runs.items() if name in wanted], problems
+    return [run for name, run in runs.items() if name in wanted or (elsewhere and _is_one_of(run, elsewhere))], problems
+
+
+def _fixed(config: Config) -> dict[str, Any]:
+    """What determines results, whatever the machine."""
+    return {key: value for key, value in identity.flat(identity.content(config)) if key not in OF_THE_MACHINE}
+
+
+def _is_one_of(run: Run, cells: Sequence[dict[str, Any]]) -> bool:
+    try:
+        its = _fixed(load(run.folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, YAMLError):
+        return False
+
+    def differing(cell: dict[str, Any]) -> set[str]:
+        keys = {key for key in cell.keys() | its.keys() if cell.get(key) != its.get(key)}
+        return {key for key in keys if key not in FILLED_IN or cell.get(key) is not None}
+
+    return any(not differing(cell) for cell in cells)
 
 
 def show(study: studies.Study, scale: str, cells: Sequence[Config], results_dir: Path, part: str = "") -> str:

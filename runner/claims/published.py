@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from runner.claims import sgp
-from runner.claims.evidence import Evidence, MissingRunsError, Values
+from runner.claims.evidence import SEEDS, Evidence, MissingRunsError, Values
 from runner.report.formats import Cell, Column, Table
 from runner.report.published import SHOWN, rows
 
+DATASETS = {"CIFAR-10": "cifar10", "ImageNet": "imagenet"}
+"""What papers call them, and we."""
 WITH_SLOWMO = {"local_sgd": "slowmo", "sgp": "slowmo_sgp", "osgp": "slowmo_osgp"}
 ON_ETHERNET = (
     "Measured times: 10 Gbit/s Ethernet, ideal links, no overlap with the backward pass, as for ResNet-50 on V100."
@@ -31,26 +33,25 @@ def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | N
     """The paper's numbers, and what its runs at that scale say; None where no number of it is known, or none fits."""
     if paper not in ("sgp", "slowmo") or scale == "laptop":
         return None
-    evidence = Evidence.of(f"{paper}/{scale}", places)
+    evidence, same_task = Evidence.of(f"{paper}/{scale}", places), scale == "paper"
     timing = partial(sgp.timing if (paper, scale) == ("sgp", "virtual") else _timing, evidence)
     if scale == "virtual" and paper != "sgp":
         timing = partial(timing, problem="none")
-    if scale == "paper":
+    if same_task:
         timing = partial(timing, dataset="imagenet")
     if paper == "sgp":
-        body = [_of_sgp(row, evidence, timing) for row in rows("sgp")]
+        body = [_of_sgp(row, evidence, timing, same_task) for row in rows("sgp")]
         for row in rows("slowmo"):
             if row["dataset"] == "ImageNet" and row["algorithm"] != "local_sgd":  # no study of this paper has it
                 overlap: dict[str, Any] = {"algorithm__overlap": 1} if row["algorithm"] == "osgp" else {}
                 name = "sgp" if overlap else row["algorithm"]
-                body.append(_time(row, False, partial(timing, name, int(row["nodes"]), **overlap)))
+                body.append(_time(row, False, partial(timing, name, int(row["nodes"]), **overlap), same_task))
     else:
-        task = {"dataset": "cifar10"} if scale == "paper" else {}
         body = [
             line
             for row in rows("slowmo")
             for with_it in (False, True)
-            for line in _of_slowmo(row, with_it, evidence, timing, task)
+            for line in _of_slowmo(row, with_it, evidence, timing, same_task)
         ]
     columns = [
         Column("what", "what", wraps=True),
@@ -69,8 +70,12 @@ def _timing(evidence: Evidence, name: str, nodes: int, metric: str = "iteration_
     return evidence.measured(metric, seeds=1, algorithm=name, nodes=nodes, **overlap | conditions)
 
 
-def _of_sgp(row: dict[str, str], evidence: Evidence, timing: Timing) -> list[str]:
-    measured, difference = _measured(row, evidence, timing)
+def _of_sgp(row: dict[str, str], evidence: Evidence, timing: Timing, same_task: bool) -> list[str]:
+    if row["metric"] == "top1" and row["algorithm"] == "allreduce" and same_task:
+        conditions: dict[str, Any] = {"algorithm": "allreduce", "nodes": int(row["nodes"])}
+        measured, difference = _accuracy(evidence, float(row["value"]), "imagenet", **conditions)
+    else:
+        measured, difference = _measured(row, evidence, timing)
     if row["relation"] in ("over", "at most", "up to"):  # a bound, and nothing to differ from
         difference = "–"
     relation = "" if row["relation"] == "equal" else f"{row['relation']} "
@@ -108,7 +113,7 @@ def _measured(row: dict[str, str], evidence: Evidence, timing: Timing) -> tuple[
 
 
 def _of_slowmo(
-    row: dict[str, str], with_it: bool, evidence: Evidence, timing: Timing, task: dict[str, Any]
+    row: dict[str, str], with_it: bool, evidence: Evidence, timing: Timing, same_task: bool
 ) -> list[list[str]]:
     """What a row of slowmo.csv says of a method with or without SlowMo: its accuracy, its time."""
     column, lines = "_slowmo" if with_it else "", []
@@ -117,15 +122,18 @@ def _of_slowmo(
         loss = f"{row[f'train_loss{column}']}{SHOWN[row['mark']]}"
         lines.append([f"training loss, {row['dataset']}, {_named(row, with_it)}", loss, "–", "–", row["source"]])
     if row[f"val{column}"]:
-        top1 = "–"
-        if row["dataset"] == "CIFAR-10":  # whose place the small task takes
-            same: dict[str, Any] = {"problem": "supervised", "nodes": nodes, **task}
-            top1 = _told(lambda: evidence.measured("top1", algorithm=name, **same), ".2f", 100, "%")
+        top1, difference, value = "–", "–", float(row[f"val{column}"])
+        if same_task and row["dataset"] in DATASETS:
+            top1, difference = _accuracy(evidence, value, DATASETS[row["dataset"]], algorithm=name, nodes=nodes)
+        elif row["dataset"] == "CIFAR-10":  # whose place the small task takes
+            top1, _ = _accuracy(evidence, value, algorithm=name, nodes=nodes)
         unit = row["val_unit"].replace("percent top-1", "%")
         published = f"{row[f'val{column}']} {unit}{SHOWN[row['mark']]}"
-        lines.append([f"accuracy, {row['dataset']}, {_named(row, with_it)}", published, top1, "–", row["source"]])
+        lines.append(
+            [f"accuracy, {row['dataset']}, {_named(row, with_it)}", published, top1, difference, row["source"]]
+        )
     if row[f"ms_per_iteration{column}"]:
-        lines.append(_time(row, with_it, partial(timing, name, nodes)))
+        lines.append(_time(row, with_it, partial(timing, name, nodes), same_task))
     return lines
 
 
@@ -133,7 +141,19 @@ def _named(row: dict[str, str], with_it: bool) -> str:
     return f"{row['algorithm']} with SlowMo" if with_it else row["algorithm"]
 
 
-def _time(row: dict[str, str], with_it: bool, timing: Callable[[], Values]) -> list[str]:
+def _accuracy(evidence: Evidence, published: float, dataset: str | None = None, **conditions: Any) -> tuple[str, str]:
+    """What the runs say, and by how much that differs where they are of the paper's data set."""
+    task = {} if dataset is None else {"dataset": dataset}
+    try:
+        top1 = evidence.measured(
+            "top1", seeds=SEEDS if dataset is None else 1, problem="supervised", **conditions, **task
+        )
+    except (MissingRunsError, ValueError):
+        return "not run", "–"
+    return top1.told(".2f", 100, "%"), "–" if dataset is None else f"{100 * top1.mean - published:+.2f} points"
+
+
+def _time(row: dict[str, str], with_it: bool, timing: Callable[[], Values], same_task: bool) -> list[str]:
     """A time per iteration of slowmo.csv beside a measured one; the clock knows but one of its tasks."""
     published = float(row["ms_per_iteration_slowmo" if with_it else "ms_per_iteration"])
     what = f"time per iteration, {row['dataset']}, {_named(row, with_it)}, {row['nodes']} nodes"
@@ -142,15 +162,10 @@ def _time(row: dict[str, str], with_it: bool, timing: Callable[[], Values]) -> l
         try:
             milliseconds = 1000 * timing().mean
             measured, difference = f"{milliseconds:.0f} ms", f"{100 * (milliseconds / published - 1):+.0f} %"
-            if row["algorithm"] == "osgp" and not with_it:  # where cost=resnet50_v100 has its time of a gradient from
+            if (
+                row["algorithm"] == "osgp" and not with_it and not same_task
+            ):  # where cost=resnet50_v100 has its time of a gradient from
                 difference = "the clock is calibrated on it"
         except (MissingRunsError, ValueError):
             measured = "not run"
     return [what, f"{published:.0f} ms{SHOWN[row['mark']]}", measured, difference, row["source"]]
-
-
-def _told(values: Callable[[], Values], form: str, scale: float, unit: str) -> str:
-    try:
-        return values().told(form, scale, unit)
-    except (MissingRunsError, ValueError):
-        return "not run"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runner.claims.answers import Answer
 from runner.commands.options import Format, ResultsDir, is_folder, say, text_of, user_errors
 from runner.commands.report import TITLES
 from runner.report.formats import FORMATS, Cell, Column, Table
@@ -20,6 +19,9 @@ from runner.studies import SCALES
 
 if TYPE_CHECKING:
     from runner.claims.register import Judged
+
+
+DECIDED = ("holds", "does not hold")
 
 
 def claims(
@@ -68,8 +70,7 @@ def told(judged: Judged, width: int) -> str:
         lines.append(f"checked: {judged.expression}")
     lines += [f"{answer.verdict}{answer.about and f' ({answer.about})'}: {answer.numbers}" for answer in judged.answers]
     if judged.reason:
-        decided = judged.verdict in ("holds", "does not hold")
-        lines.append(f"{'but' if decided else 'why'}: {judged.reason}")
+        lines.append(f"{'but' if judged.verdict in DECIDED else 'why'}: {judged.reason}")
     if judged.answers:
         lines.append(f"n = {judged.n}, {judged.clock} clock, scale {judged.scale}; {judged.task}; {judged.runs}")
     first, *rest = lines
@@ -91,21 +92,24 @@ def verdicts(judged: list[Judged], scale: str) -> Table:
 
 
 def table(judged: list[Judged], scale: str) -> Table:
-    """One row for each claim and assumption."""
+    """One row for each claim as a whole, with why it is undecided; below it one for each of its answers."""
     columns = [
         Column("id", "claim"),
+        Column("assumption", "with", wraps=True),
         Column("verdict", "verdict"),
         Column("numbers", "numbers", wraps=True),
-        Column("assumption", "with", wraps=True),
         Column("n", "n", "count"),
         Column("clock", "clock"),
         Column("command", "command", wraps=True),
     ]
     rows = []
     for each in judged:
-        for answer in each.answers or [Answer("not run", each.reason, 0)]:
-            values = (each.id, answer.verdict, answer.numbers, answer.about, answer.n, each.clock, each.command)
-            rows.append([Cell(value) for value in values])
+        told = [f"{each.claim}. {each.source}."]
+        told += [f"Checked: {each.expression}"] if each.expression else []
+        told += [f"{'But' if each.verdict in DECIDED else 'Why'}: {each.reason}"] if each.reason else []
+        answers = [("all together", each.verdict, " ".join(told), each.n)]
+        answers += [(answer.about, answer.verdict, answer.numbers, answer.n) for answer in each.answers]
+        rows += [[Cell(value) for value in (each.id, *answer, each.clock, each.command)] for answer in answers]
     return Table(_title(scale), columns, rows)
 
 

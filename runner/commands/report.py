@@ -108,7 +108,7 @@ def section_of(study: studies.Study, scale: str, places: Sequence[Path], files: 
         title=study.title,
         source=study.source,
         command=f"run-experiment experiment={study.name} scale={scale}",
-        notes=study.notes,
+        notes=study.notes_at(scale),
         deviations=deviations_of(study, cells),
         problems=problems,
     )

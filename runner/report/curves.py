@@ -105,7 +105,7 @@ def top1_curve(run: Run) -> tuple[Heights, str | None]:
     """Of the run's own model, of each evaluation that has both, none of a broken file; and what could not be read."""
     key = top1_key(run.values.get("evaluated_model"))
     evaluations, problem = read_evaluations(run)
-    if problem or not evaluations or evaluations[-1]["epoch"] < (run.values.get("epochs") or 0):
+    if problem or not evaluations or not _is_whole(run, evaluations):
         return [], problem
     rows = [(_number(row.get("time_s")), _number(row.get(key))) for row in evaluations]
     return [(seconds, value) for seconds, value in rows if not math.isnan(seconds + value)], None
@@ -150,6 +150,10 @@ def _fold(key: tuple[Any, ...], group: list[list[dict[str, Any]]], value: str) -
     first, last = max(epoch[0] for epoch in epochs), min(epoch[-1] for epoch in epochs)
     grid = np.unique(np.concatenate(epochs))
     grid = grid[(grid >= first) & (grid <= last)]
+    if not grid.size:
+        raise LookupError(
+            "runs of one line have no epoch in common: draw fewer with --where, or tell them apart with --by"
+        )
     stack = np.stack([_at(grid, epoch, column) for epoch, column in zip(epochs, values, strict=True)])
     time_s = np.stack([_at(grid, epoch, column) for epoch, column in zip(epochs, times, strict=True)]).mean(axis=0)
     diverged = sum(not np.isfinite(column).all() for column in values)
@@ -168,6 +172,12 @@ def _evaluated(runs: Sequence[Run]) -> tuple[list[tuple[Run, list[dict[str, Any]
     for run in runs:
         if run.summary is not None and not run.timing_only:
             rows, problem = read_evaluations(run)
+            if rows and not _is_whole(run, rows):
+                ends, path = rows[-1]["epoch"], run.folder / "evaluations.jsonl"
+                problems.append(
+                    f"skipped {path}: it ends at epoch {ends:g} of {run.values['epochs']}; rerun=true makes it again"
+                )
+                continue
             for row in rows:
                 row["top1"] = row.get(top1_key(run.values["evaluated_model"]))
                 row["error"] = None if row["top1"] is None else 1 - row["top1"]
@@ -176,6 +186,11 @@ def _evaluated(runs: Sequence[Run]) -> tuple[list[tuple[Run, list[dict[str, Any]
     if not found:
         raise LookupError("no finished run has an evaluation; `experiments list` shows the runs")
     return found, problems
+
+
+def _is_whole(run: Run, evaluations: Sequence[dict[str, Any]]) -> bool:
+    """Whether they reach the end of training."""
+    return bool(evaluations[-1]["epoch"] >= (run.values.get("epochs") or 0))
 
 
 def _number(value: Any) -> float:

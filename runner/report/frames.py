@@ -156,8 +156,12 @@ def evaluated(runs: Iterable[Mapping[Any, Any]]) -> list[str]:
 
 
 def evaluated_apart(frame: "pd.DataFrame", keys: Sequence[str], values: Sequence[str]) -> list[str]:
-    """`keys`, and the model where several are behind the `top1` among the values: these are never averaged."""
-    mixed = "top1" in values and "evaluated_model" not in keys and len(evaluated(frame.to_dict("records"))) > 1
+    """`keys`, and the model where several are behind the top-1 or error among the values: these are never averaged."""
+    mixed = (
+        not {"top1", "error"}.isdisjoint(values)
+        and "evaluated_model" not in keys
+        and len(evaluated(frame.to_dict("records"))) > 1
+    )
     return [*keys, "evaluated_model"] if mixed else list(keys)
 
 

@@ -174,8 +174,8 @@ def filter_runs(runs: list[Run], where: Iterable[str]) -> list[Run]:
 def read_evaluations(run: Run) -> tuple[list[dict[str, Any]], str | None]:
     """Return the rows of evaluations.jsonl in order of epoch, and what was wrong with it.
 
-    Where an epoch occurs twice the last row counts. A line that is no JSON object with a number as `epoch` is skipped;
-    the second value then names the file and the lines.
+    Where an epoch occurs twice the last row counts. A line that is no JSON object with a number as `epoch`, and numbers
+    or null beside the clock's name, is skipped; the second value then names the file and the lines.
     """
     path = run.folder / "evaluations.jsonl"
     try:
@@ -186,9 +186,9 @@ def read_evaluations(run: Run) -> tuple[list[dict[str, Any]], str | None]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            if not isinstance(row, dict) or not _is_number(row["epoch"]) or not math.isfinite(row["epoch"]):
+            if not isinstance(row, dict) or not _is_evaluation(row):
                 raise ValueError
-        except (ValueError, KeyError, RecursionError):
+        except (ValueError, RecursionError):
             bad.append(str(number))
             continue
         rows[float(row["epoch"])] = row
@@ -381,5 +381,11 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_evaluation(row: dict[str, Any]) -> bool:
+    values = [value for key, value in row.items() if key != "clock" and value is not None]
+    return all(map(_is_number, values)) and row.get("epoch") is not None and math.isfinite(row["epoch"])
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is one, and no integer that is too large for a float."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e308)

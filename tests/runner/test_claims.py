@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -234,6 +237,27 @@ def test_the_command_in_words(table_format: str, tmp_path: Path) -> None:
     assert done.exit_code == 0
     for row in published():
         assert (row["id"] in done.stdout) == (row["paper"] == "sgp")
+
+
+def test_a_claim_has_a_row_of_its_own_before_those_of_its_answers() -> None:
+    arguments = ["claims", "sgp-speed", "--format", "csv", "--results-dir", str(SHOWCASE)]
+    whole, *answers = csv.DictReader(io.StringIO(CliRunner().invoke(app, arguments).stdout))
+    assert (whole["id"], whole["assumption"], whole["verdict"]) == ("sgp-speed", "all together", "does not hold")
+    assert "3.1x" in whole["numbers"]
+    assert "Checked: t_allreduce / t_sgp" in whole["numbers"]
+    assert len(answers) > 3
+
+
+def test_a_claim_that_a_run_which_diverged_left_open_is_not_called_not_run(tmp_path: Path) -> None:
+    shutil.copytree(SHOWCASE, tmp_path / "showcase")
+    for path in (tmp_path / "showcase/runs/sgp/virtual").glob("*/summary.json"):
+        summary = json.loads(path.read_text())
+        if summary.get("top1_mean_model") is not None:
+            path.write_text(json.dumps(summary | {"top1_mean_model": math.nan}))
+    arguments = ["claims", "sgp-accuracy", "--format", "csv", "--results-dir", str(tmp_path)]
+    [row] = csv.DictReader(io.StringIO(CliRunner().invoke(app, arguments).stdout))
+    assert row["verdict"] == "undecided"
+    assert "diverged" in row["numbers"]
 
 
 def test_the_command_in_brief() -> None:

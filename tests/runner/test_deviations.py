@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from runner import studies
 from runner.deviations import deviations_of, differences, paper_keys, paper_setting
 from runner.main import compose
@@ -23,6 +25,24 @@ def test_what_differs_from_the_paper_is_said() -> None:
     assert not [line for line in told if line.startswith(("model.", "results_dir", "device", "optimizer"))]
     [(timing, _)] = compose(["experiment=sgp/virtual", "algorithm=sgp", "problem=none"])
     assert not [line for line in differences(timing, paper) if line.startswith(("model", "schedule"))]
+
+
+@pytest.mark.parametrize("name", [name for name in studies.names() if "paper" in studies.load(name).lines])
+def test_the_papers_own_runs_differ_in_nothing(name: str) -> None:
+    study = studies.load(name)
+    assert deviations_of(study, cells_of(study, "paper")) == []
+
+
+def test_a_method_that_a_study_has_not_at_the_papers_scale_is_held_against_other_studies_of_the_paper() -> None:
+    study = studies.load(
+        "sasgd/downpour_speedup"
+    )  # Downpour brings Adagrad and a rate for it, which this paper has not
+    told = deviations_of(study, cells_of(study, "virtual"))
+    assert {line.rpartition(" ")[2] for line in told if line.startswith("learning rate")} == {"0.01)"}
+    study = studies.load("gossip/clusters")
+    told = deviations_of(study, cells_of(study, "virtual"))
+    assert "problem none problem.train_samples=122880 (scale=paper: supervised)" in told
+    assert "batch_size 32 (scale=paper: 2)" in told
 
 
 def test_of_lines_that_are_alike_the_one_on_as_many_nodes_is_held_against() -> None:

@@ -151,12 +151,33 @@ def test_seeds_on_different_epochs_are_interpolated_on_their_common_ones(results
     (path,) = results.glob("runs/*/sgp-4-1/evaluations.jsonl")
     path.write_text(
         '{"epoch": 1, "time_s": 10, "loss_mean_model": 4}\n{"epoch": 2.5, "time_s": 40, "loss_mean_model": 1}\n'
+        '{"epoch": 3, "time_s": 50, "loss_mean_model": 1}\n'
     )
     curves, _ = folded_curves(find_runs(results, where=["nodes=4", "algorithm=sgp"]), ["method"], "loss_mean_model")
     other = evaluations(results, "sgp-4-0", "loss_mean_model")
-    np.testing.assert_array_equal(curves[0].epoch, [1, 2, 2.5])
-    np.testing.assert_allclose(curves[0].mean * 2, [other[0] + 4, other[1] + 2, (other[1] + other[2]) / 2 + 1])
+    np.testing.assert_array_equal(curves[0].epoch, [1, 2, 2.5, 3])
+    between = (other[1] + other[2]) / 2
+    np.testing.assert_allclose(curves[0].mean * 2, [other[0] + 4, other[1] + 2, between + 1, other[2] + 1])
     assert curves[0].runs == 2
+
+
+def test_a_file_that_was_cut_at_a_lines_end_is_named_and_left_out(results: Path) -> None:
+    (path,) = results.glob("runs/*/sgp-4-1/evaluations.jsonl")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    curves, problems = folded_curves(find_runs(results), ["method", "nodes"], "loss_mean_model")
+    assert problems == [f"skipped {path}: it ends at epoch 2 of 3; rerun=true makes it again"]
+    assert {curve.key: (curve.runs, curve.epoch.tolist()) for curve in curves}["sgp", 4] == (1, [1, 2, 3])
+
+
+@pytest.mark.parametrize("value", ['"abc"', "[1]", "{}", "true", "1" + 400 * "0"])
+@pytest.mark.parametrize("key", ["epoch", "time_s", "top1_mean_model"])
+def test_a_row_that_holds_something_else_than_numbers_is_skipped(key: str, value: str, results: Path) -> None:
+    (path,) = results.glob("runs/*/sgp-4-1/evaluations.jsonl")
+    first, *others = path.read_text().splitlines()
+    row = json.loads(first) | {key: "HERE"}
+    path.write_text("\n".join([json.dumps(row).replace('"HERE"', value), *others]))
+    _, _, problems = figures.draw(find_runs(results), x=None, y="error", by=None)
+    assert problems == [f"{path}: skipped line 1, not an evaluation"]
 
 
 def test_unreadable_curves_are_named_and_left_out(results: Path) -> None:

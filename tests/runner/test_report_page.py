@@ -9,13 +9,16 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_runs import write_run
 from typer.testing import CliRunner
 
-from runner import studies
+from runner import identity, studies
 from runner.build import ConfigError
 from runner.claims.published import beside_measured
+from runner.config import Config, freeze
 from runner.experiments import app
 from runner.report.published import rows
 from runner.report.study import figures_of, table_of
@@ -167,6 +170,52 @@ def test_slowmos_tables_are_beside_what_was_measured() -> None:
     assert body["training loss, CIFAR-10, local_sgd"] == ["0.122", "–", "–"]
     assert body["accuracy, WMT16 En-De, sgp with SlowMo"] == ["27.84 BLEU", "–", "–"]
     assert beside_measured("slowmo", "laptop", [RESULTS / "showcase"]) is None
+
+
+def run_elsewhere(config: Config, results: Path, **measured: Any) -> None:
+    """As if a cluster had made that run, and its folder had been copied here."""
+    config["launcher"]["kind"], config["device"], config["backend"] = "slurm", "cuda", "nccl"
+    config["optimizer"]["lr"], name, kind = 0.1, identity.identity(config), config["choices"]
+    keys = {"nodes", "gpus_per_node", "epochs", "seed"}
+    told = {key: config[key] for key in keys} | {"algorithm": kind["algorithm"], "dataset": kind["dataset"]}
+    folder = write_run(results, identity=name, group=kind["experiment"], launcher="slurm", **told, **measured)
+    (folder / "config.yaml").write_text(freeze(config))
+
+
+def test_runs_of_a_cluster_are_reported_where_they_could_not_run(tmp_path: Path) -> None:
+    study = studies.load("sgp/slow_nodes")
+    for cell in cells_of(study, "paper"):
+        run_elsewhere(cell, tmp_path)
+    run_elsewhere(cells_of(studies.load("sgp/accuracy"), "paper")[0], tmp_path)  # of another study
+    runs, problems = found(cells_of(study, "paper"), "sgp/paper", [tmp_path])
+    assert sorted(run.values["algorithm"] for run in runs) == ["allreduce", "sgp"]
+    assert problems == []
+    arguments = ["--scale", "paper", "--results-dir", str(tmp_path), "--output", str(tmp_path / "page.html")]
+    done = CliRunner().invoke(app, ["report", "sgp", *arguments])
+    assert done.exit_code == 0, done.output
+    assert "sgp/slow_nodes" not in done.stderr  # all of its runs are there
+
+
+def test_accuracies_of_the_papers_own_tasks_are_held_against_the_published_ones(tmp_path: Path) -> None:
+    for cell in cells_of(studies.load("slowmo/accuracy"), "paper"):
+        if cell["choices"]["algorithm"] in ("allreduce", "osgp"):
+            run_elsewhere(cell, tmp_path, top1_mean_model=0.75)
+    table = beside_measured("slowmo", "paper", [tmp_path])
+    assert table is not None
+    body = {str(row[0].value): [str(cell.value) for cell in row[1:4]] for row in table.rows}
+    assert body["accuracy, ImageNet, allreduce"] == ["76.00 %", "75.00 %", "-1.00 points"]
+    assert body["accuracy, CIFAR-10, osgp"] == ["93.17 %", "75.00 %", "-18.17 points"]
+    assert body["accuracy, ImageNet, sgp"][1:] == ["not run", "–"]
+    assert body["time per iteration, ImageNet, osgp, 32 nodes"][2].endswith(" %")  # real ones are not calibrated
+    [cell] = [
+        cell
+        for cell in cells_of(studies.load("sgp/accuracy"), "paper")
+        if cell["nodes"] == 32 and cell["choices"]["algorithm"] == "allreduce" and cell["seed"] == 0
+    ]
+    run_elsewhere(cell, tmp_path, top1_mean_model=0.77)
+    table = beside_measured("sgp", "paper", [tmp_path])
+    assert table is not None
+    assert ["76.2 % †", "77.00 %", "+0.80 points"] in [[str(cell.value) for cell in row[1:4]] for row in table.rows]
 
 
 def test_the_runs_of_the_showcase_can_be_listed() -> None:

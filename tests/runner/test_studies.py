@@ -106,6 +106,10 @@ def test_anything_else_asks_for_no_study(line: list[str]) -> None:
         (["experiment=sgp/scaling,sgp/virtual"], "experiment=sgp/virtual: is a preset and no study"),
         (["experiment=spg/scaling"], "experiment=spg/scaling: there is no such study; did you mean sgp/scaling"),
         (["experiment=sgp"], "experiment=sgp: there is no such study"),
+        (
+            ["experiment=sgp/tuned"],
+            "experiment=sgp/tuned: holds learning rates and is no preset; did you mean sgp/tuning",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(line: list[str], said: str) -> None:
@@ -186,6 +190,8 @@ def test_lines_that_are_no_list_are_refused(lines: str, tmp_path: Path, monkeypa
         ("table: {rows: method, by: [nodes]}", "table: by: there is no such key"),
         ("table: {rows: method}", "table: has one of rows and columns; name both"),
         ("notes: hello", "notes: hello: must be a list"),
+        ("notes: [5]", "notes: 5: must be words, or words by scale"),
+        ("notes: [{virtaul: hello}]", "notes: .*virtaul.*: must be words, or words by scale"),
         ("figures: {x: nodes}", "figures: .*: must be a list"),
         ("figures: [x]", "figures: x: must be options of `experiments plot`"),
         ("target: much", "target: much: must be a number"),
@@ -198,6 +204,15 @@ def test_other_keys_of_another_shape_are_refused(
     monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
     with pytest.raises(ConfigError, match=f"mine/one.yaml: {said}"):
         studies.load("mine/one")
+
+
+def test_a_note_may_be_of_one_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(tmp_path, "  - algorithm=sgp\nnotes: [always, {virtual: there}, {laptop: here, paper: on a cluster}]\n")
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    study = studies.load("mine/one")
+    assert study.notes_at("laptop") == ["always", "here"]
+    assert study.notes_at("virtual") == ["always", "there"]
+    assert study.notes_at("paper") == ["always", "on a cluster"]
 
 
 def test_a_study_without_a_title_or_a_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
