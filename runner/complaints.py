@@ -19,6 +19,10 @@ from omegaconf.errors import (
 from runner.build import ConfigError, nearest
 from runner.config import EvaluationSchema, Schema, conf_dir
 
+NO_PRESET = (
+    "the file sets no keys of a run. A preset must begin with the line `# @package _global_`, and say "
+    "more than that; a study must lie in conf/experiment/<paper> of the project, beside a preset of the paper's scale"
+)
 CAUSES = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
 
 
@@ -66,7 +70,7 @@ def explain(error: BaseException, arguments: list[str]) -> str:
             typed = next((a for a in arguments if a.lstrip("+").startswith(f"{link.full_key}=")), str(link.full_key))
             return f"{typed}: {_first_line(link)}"
         if isinstance(link, ConfigKeyError | ConfigAttributeError):
-            return _unknown_key(link)
+            return _unknown_key(link, arguments)
     return _in_our_words(_first_line(error), arguments)
 
 
@@ -96,10 +100,13 @@ def _missing_option(error: MissingConfigException) -> str:
     return f"{group}={option}: there is no such {group}; {nearest(option, options)} (--config-dir DIR adds your own)"
 
 
-def _unknown_key(error: OmegaConfBaseException) -> str:
+def _unknown_key(error: OmegaConfBaseException, arguments: list[str]) -> str:
     parent = error.parent_node
     known = [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []
     key = str(error.full_key or error.key)
+    if key.partition(".")[0] == "experiment":
+        typed = next((each for each in arguments if each.startswith("experiment=")), "experiment")
+        return f"{typed}: {NO_PRESET}"
     return f"{key}: there is no such key; {nearest(key.rpartition('.')[2], known)}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from runner import studies
 from runner.build import ConfigError
-from runner.config import Config, batch_of_lr, simulated, timing_only
+from runner.config import Config, scaled_lr, simulated, timing_only
 from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, settings
 
 MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
@@ -148,12 +148,8 @@ def _settings(config: Config) -> list[tuple[str, Any]]:
 
 
 def _learning_rate(config: Config) -> float | None:
-    """None where it depends on a batch size that is left open."""
+    """None where it follows from what is left open."""
     optimizer = config["optimizer"]
-    if optimizer.get("lr") is not None:
-        return float(optimizer["lr"])
-    if config["batch_size"] is None or optimizer.get("reference_lr") is None:
+    if optimizer.get("lr") is None and None in (config["batch_size"], optimizer.get("reference_lr")):
         return None
-    return (
-        float(optimizer["reference_lr"]) * batch_of_lr(config | {"gpus_per_node": config["gpus_per_node"] or 1}) / 256
-    )
+    return scaled_lr(config | {"gpus_per_node": config["gpus_per_node"] or 1})

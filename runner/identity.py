@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.config import Config, simulated, timing_only
+from runner.config import Config, scaled_lr, simulated, timing_only
 
 GROUPS = ("algorithm", "topology", "dataset", "sampling", "model", "problem", "optimizer", "schedule")
 VIRTUAL_GROUPS = ("cluster", "cost", "failures")
@@ -114,8 +114,21 @@ def settings(config: Config) -> str:
             else:
                 changed = {k: v for k, v in values.items() if _typed(f"{group}.{k}", config)}
             named = {f"{group}.{k}" if group else k: v for k, v in changed.items()}
+            if group == "optimizer" and _has_rate_of_its_own(config):
+                named = {k: v for k, v in named.items() if k != "optimizer.reference_lr"}
+                parts.append(f"optimizer.lr={as_typed(config['optimizer']['lr'])}")
             parts += [f"{key}={as_typed(value)}" for key, value in named.items() if key not in told]
     return ", ".join(parts)
+
+
+def _has_rate_of_its_own(config: Config) -> bool:
+    """Whether a resolved configuration's learning rate is another than the linear-scaling rule's."""
+    lr = config["optimizer"].get("lr")
+    if lr is None or config["batch_size"] is None or config["gpus_per_node"] is None:
+        return False
+    if config["optimizer"].get("reference_lr") is None:
+        return True
+    return bool(lr != scaled_lr(config | {"optimizer": config["optimizer"] | {"lr": None}}))
 
 
 def _typed(key: str, config: Config) -> bool:

@@ -48,8 +48,17 @@ def _main(arguments: list[str]) -> int:
         print(helps.text(arguments), end="")
         return 0
     asked = studies.asked(arguments)
+    if asked and any(word.partition("=")[0] in ("--cfg", "-c") for word in arguments):
+        raise ConfigError(
+            "--cfg: a study is several runs; dry_run=true shows them, and --cfg job the whole of one line"
+        )
     lines = [studies.expand(study, scale, arguments) for study, scale in asked] or [[arguments]]
     composed = [[cell for line in compose_all(each) for cell in line] for each in lines]
+    if asked:
+        from runner.report.study import check_figures
+
+        for study, _ in asked:
+            check_figures(study)
     if not any(composed):  # --cfg and the like have answered already
         return 0
     from runner.launchers import local

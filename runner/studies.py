@@ -125,7 +125,11 @@ def load(name: str) -> Study:
     lines = {scale: [*_lines(name, scale, content.pop(scale))] for scale in SCALES if scale in content}
     study = Study(name=name, lines=lines, **content)
     for scale in lines:
-        for line in study.whole_lines(scale):
+        try:
+            whole = study.whole_lines(scale)
+        except ValueError as error:
+            raise _wrong(name, f"{scale}: a line cannot be read ({error}); mend its quotes") from error
+        for line in whole:
             if sum(_key(word) == "algorithm" for word in line) != 1:
                 told = " ".join(line)
                 raise _wrong(name, f"{told}: must name its methods by one algorithm=")
@@ -144,7 +148,10 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
         ConfigError: the scale does not exist, or a study has none such; studies and presets in one line.
     """
     typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    wanted, scale = [name for name in typed.get("experiment", "").split(",") if name], typed.get("scale")
+    wanted = [name.strip() for name in typed.get("experiment", "").split(",") if name.strip()]
+    scale = typed.get("scale")
+    if sum(argument.startswith("experiment=") for argument in arguments) > 1:
+        raise ConfigError(f"experiment={','.join(wanted)}: is not the only one; write experiment=ONE,OTHER for several")
     if not wanted and scale is None:  # as most often: no file is read
         return []
     if not any(map(is_study, wanted)):
@@ -152,8 +159,11 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
         for name in wanted:
             if name.endswith("/tuned") and path_of(name).is_file():
                 raise ConfigError(f"experiment={name}: holds learning rates and is no preset; {nearest(name, names())}")
-            known_paper, like_one = name.partition("/")[0] in papers, get_close_matches(name, names(), cutoff=0.8)
-            if not path_of(name).is_file() and (known_paper or like_one):
+            like_one = name.partition("/")[0] in papers or get_close_matches(name.lower(), names(), cutoff=0.8)
+            named_so = [each for each in names() if each.partition("/")[2].lower() == name.lower()]
+            if not path_of(name).is_file() and named_so:
+                raise ConfigError(f"experiment={name}: write the paper too: {' or '.join(named_so)}")
+            if not path_of(name).is_file() and like_one:
                 raise _no_study(name)
         if scale is None:
             return []

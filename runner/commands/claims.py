@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runner.claims.register import Judged
 
 
+BRIEF = ("id", "claim", "verdict", "n")
 DECIDED = ("holds", "does not hold")
 
 
@@ -51,8 +52,12 @@ def claims(
         judged = judge([results_dir, results_dir / "showcase"], scale, of)
         for problem in dict.fromkeys(problem for each in judged for problem in each.problems):
             say(problem)
+        kept = results_dir / "showcase"
+        if not kept.is_dir() and any(each.verdict == "not run" for each in judged):
+            say(f"no kept runs: there is no {kept}; --results-dir names the folder that has it")
         if table_format == Format.json:
-            typer.echo(json.dumps([each.as_json() for each in judged], indent=2))
+            told_of = [{key: each.as_json()[key] for key in BRIEF} if brief else each.as_json() for each in judged]
+            typer.echo(json.dumps(told_of, indent=2))
         elif brief:
             typer.echo(text_of(verdicts(judged, scale), table_format), nl=False)
         elif table_format == Format.terminal:
@@ -81,13 +86,8 @@ def told(judged: Judged, width: int) -> str:
 
 def verdicts(judged: list[Judged], scale: str) -> Table:
     """One row for each claim."""
-    columns = [
-        Column("id", "id"),
-        Column("claim", "claim", wraps=True),
-        Column("verdict", "verdict"),
-        Column("n", "n", "count"),
-    ]
-    rows = [[Cell(each.id), Cell(each.claim), Cell(each.verdict), Cell(each.n)] for each in judged]
+    columns = [Column(key, key, "count" if key == "n" else "text", wraps=key == "claim") for key in BRIEF]
+    rows = [[Cell(getattr(each, key)) for key in BRIEF] for each in judged]
     return Table(_title(scale), columns, rows)
 
 

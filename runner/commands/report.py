@@ -84,6 +84,8 @@ def report(
             published=beside_measured(paper, scale, places),
             environment=environment(paper, scale, places),
         )
+        if output is not None and output.suffix not in (".html", ".htm"):
+            raise ValueError(f"--output {output}: is a web page; let its name end in .html, and print it for a PDF")
         path = output or results_dir / "reports" / f"{paper}-{scale}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page.html(), encoding="utf-8")

@@ -254,7 +254,7 @@ def cells_note(frame: "pd.DataFrame", by: Sequence[str]) -> list[str]:
 def seeds_note(frame: "pd.DataFrame", by: Sequence[str]) -> list[str]:
     """Warn of rows that fold more than seeds: settings that differ inside a row, a seed that occurs twice in one."""
     groups = [group for _, group in frame.groupby(list(by), dropna=False, sort=False)]
-    candidates = ("method", "topology", *_SHOWN, "lr", "nodes", "workers")
+    candidates = ("method", "topology", *_SHOWN, "settings", "lr", "nodes", "workers")
     mixed = [key for key in candidates if key not in by and any(differs(group, key) for group in groups)]
     if mixed:
         return [f"Caution: some means are over runs that differ in {shorten(mixed)}, not only in the seed."]

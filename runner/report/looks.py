@@ -109,7 +109,8 @@ class Labels:
     def look(self, line: tuple[Any, ...], points: int = 1) -> dict[str, Any]:
         """Colour, line style and, where the points are few, marker."""
         who = self._who(line)
-        place = list(self.colours).index(who)
+        colours = list(self.colours.values())[: list(self.colours).index(who) + 1]
+        place = colours.index(self.colours[who]) + colours.count(self.colours[who]) - 1  # another where it comes again
         marker = _MARKERS[place % len(_MARKERS)] if points <= _FEW_POINTS else None
         style = self._style(self.variants[who], self._styled(line))
         return {"color": self.colours[who], "linestyle": style, "marker": marker}
@@ -150,6 +151,7 @@ def _words(key: str, value: Any) -> str:
     return f"{header_of(key)} {value:g}"
 
 
+MOST_PANELS = 24
 AS_WIDE_AS_BOLD = 13
 """Points of letters that take the room of bold ones of 11."""
 
@@ -157,13 +159,20 @@ AS_WIDE_AS_BOLD = 13
 def panels_of(count: int, labels: Labels, title: str, caption: str, sharey: bool = True) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
 
-    width = {1: 5.6, 2: 8.0}.get(count, 3.7 * count)
+    if count > MOST_PANELS:
+        raise ValueError(f"{count} panels: more than can be read; narrow them down with --where")
+    columns = min(count, 4)
+    height = -(-count // columns)
+    width = {1: 5.6, 2: 8.0}.get(count, 3.7 * columns)
     lines = _fill(title, width, AS_WIDE_AS_BOLD).count("\n") + _fill(caption, width, 8).count("\n")
     entries = [_entry(text, width) for text in labels.texts]
     rows = -(-len(entries) // _columns(width, entries)) + sum(entry.count("\n") for entry in entries)
-    figure = Figure(figsize=(width, 3.0 + 0.19 * (lines + rows)), layout="constrained")
+    figure = Figure(figsize=(width, 3.0 * height + 0.19 * (lines + rows)), layout="constrained")
     figure.suptitle(_fill(title, width, AS_WIDE_AS_BOLD), fontsize=11, fontweight="bold", x=0.01, ha="left")
-    return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
+    axes = list(figure.subplots(height, columns, sharey=sharey, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
 
 
 def add_legend(figure: "Figure", axes: "Sequence[Axes]", labels: Labels, caption: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.build import ConfigError
+from runner.build import ConfigError, nearest
 from runner.report import figures, frames, tables
 from runner.report.formats import Table
 from runner.report.metrics import METRICS
@@ -16,6 +16,10 @@ from runner.studies import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+FIGURE = ("x", "y", "by", "where", "published")
+"""What a study may say of a figure: options of `experiments plot`, and whose published values it has beside."""
 
 
 def table_of(study: Study, runs: Sequence[Run]) -> Table:
@@ -42,11 +46,30 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
     return made
 
 
+def check_figures(study: Study) -> None:
+    """Before its runs are made.
+
+    Raises:
+        ConfigError: the study's file asks for a figure that there is not.
+    """
+    allowed = {"x": ("epoch", "time", "nodes", "staleness"), "y": tuple(figures.QUANTITIES)}
+    for asked in study.figures:
+        for key, value in asked.items():
+            what = f"conf/experiment/{study.name}.yaml: figures: {key}"
+            if key not in FIGURE:
+                raise ConfigError(f"{what}: there is no such key; {nearest(key, FIGURE)}")
+            if key in allowed and value not in allowed[key]:
+                raise ConfigError(f"{what}: {value}: cannot be drawn; {nearest(str(value), allowed[key])}")
+            if key in ("by", "where") and not isinstance(value, list):
+                raise ConfigError(f"{what}: {value}: must be a list")
+
+
 def figures_of(study: Study, scale: str, runs: Sequence[Run]) -> tuple[list[tuple[str, Figure]], list[str]]:
     """Each figure with a name for its file; and what could not be read or drawn.
 
     One that shows a part of what another does is left out, as where another scale has learners that this one has not.
     """
+    check_figures(study)
     drawn: list[tuple[str, Figure]] = []
     problems: list[str] = []
     wanted: list[tuple[dict[str, Any], dict[str, Any], dict[Path, Run]]] = []

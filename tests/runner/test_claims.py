@@ -268,6 +268,12 @@ def test_the_command_in_brief() -> None:
     assert [line for line in readme if line in rows] == rows, "README's table is what this command prints"
 
 
+def test_where_there_are_no_kept_runs_it_is_said(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["claims", "sgp", "--format", "json", "--brief", "--results-dir", str(tmp_path)])
+    assert f"there is no {tmp_path / 'showcase'}" in done.stderr
+    assert {row["verdict"] for row in json.loads(done.stdout)} == {"not run"}
+
+
 def test_the_command_for_programs() -> None:
     done = CliRunner().invoke(app, ["claims", "--format", "json", "--results-dir", str(SHOWCASE.parent)])
     rows = json.loads(done.stdout)

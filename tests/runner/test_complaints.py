@@ -35,6 +35,14 @@ def test_overrides_may_stand_on_both_sides_of_a_flag(tmp_path):
     assert [typed for _, typed in cells] == [[f"seed={seed}", "nodes=2", "model=mine"] for seed in (0, 1)]
 
 
+@pytest.mark.parametrize("text", ["", "epochs: 1\n", "title: A study\nsource: none\nvirtual: [algorithm=sgp]\n"])
+def test_a_preset_that_sets_nothing_is_told_what_it_must_begin_with(text, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"^experiment=mine: .* must begin with the line `# @package _global_`"):
+        compose(["experiment=mine", "--config-dir", str(tmp_path)])
+
+
 def test_a_sweep_is_every_combination_with_the_last_key_fastest():
     cells = compose(["-m", "algorithm=allreduce,sgp", "nodes=2,4", "seed=0"])
     found = [(config["choices"]["algorithm"], config["nodes"], config["choices"]["topology"]) for config, _ in cells]

@@ -127,6 +127,13 @@ def test_typed_another_setting_is_another_run(base, more, monkeypatch):
 TIMING = ("launcher=simulated", "problem=none", "cost=resnet50_v100", "device=cpu")
 
 
+def test_a_rate_that_is_not_by_the_rule_is_named_and_not_the_rules():
+    run = ("algorithm=sgp", "nodes=4", "batch_size=64", "device=cpu", "optimizer.reference_lr=0.2")
+    assert settings(configure(*run)) == "optimizer.reference_lr=0.2"
+    assert settings(configure(*run, "optimizer.lr=0.01")) == "optimizer.lr=0.01"
+    assert settings(configure(*run, "optimizer.lr=0.2")) == "optimizer.reference_lr=0.2"  # 256 images: the same
+
+
 @pytest.mark.parametrize("more", [("dataset=synthetic", "model=lenet"), ("model.hidden=[3]", "dataset.augment=true")])
 def test_without_training_the_data_and_the_network_make_no_other_run(more):
     plain, other = configure(*TIMING), configure(*TIMING, *more)

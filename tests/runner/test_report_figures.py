@@ -114,6 +114,18 @@ def test_the_time_of_an_epoch_is_split_into_stacked_bars(results: Path) -> None:
         below = below + [bar.get_height() for bar in bars]
 
 
+def test_many_panels_are_put_into_rows_and_too_many_are_refused(results: Path) -> None:
+    for tau in range(1, 7):
+        write_run(results, identity=f"easgd-{tau}", algorithm="easgd", variant=f"tau={tau}", nodes=4, epochs=3)
+    figure, _, _ = figures.draw(find_runs(results), x="nodes", y="time_split", by=None)
+    assert len(figure.axes) == 9
+    assert figure.get_figwidth() < 15
+    for tau in range(7, 24):
+        write_run(results, identity=f"easgd-{tau}", algorithm="easgd", variant=f"tau={tau}", nodes=4, epochs=3)
+    with pytest.raises(ValueError, match="26 panels"):
+        figures.draw(find_runs(results), x="nodes", y="time_split", by=None)
+
+
 def test_each_clock_has_its_own_time_axis(results: Path) -> None:
     write_run(results, identity="virtual", clock="virtual", launcher="simulated", nodes=4, epochs=3, epoch_time_s=4000)
     figure, _, _ = figures.draw(find_runs(results), x=None, y=None, by=["algorithm"])

@@ -11,6 +11,7 @@ from runner.build import ConfigError
 from runner.deviations import deviations_of, paper_setting
 from runner.identity import identity
 from runner.prepare import resolve
+from runner.report.study import check_figures
 from runner.study_runs import cells_of
 
 CASES = [(name, scale) for name in studies.names() for scale in studies.load(name).lines]
@@ -105,6 +106,9 @@ def test_anything_else_asks_for_no_study(line: list[str]) -> None:
         (["experiment=sgp/scalling"], "experiment=sgp/scalling: there is no such study; did you mean sgp/scaling"),
         (["experiment=sgp/scaling,sgp/virtual"], "experiment=sgp/virtual: is a preset and no study"),
         (["experiment=spg/scaling"], "experiment=spg/scaling: there is no such study; did you mean sgp/scaling"),
+        (["experiment=SGP/scaling"], "experiment=SGP/scaling: there is no such study; did you mean sgp/scaling"),
+        (["experiment=scaling"], "experiment=scaling: write the paper too: sgp/scaling"),
+        (["experiment=sgp/scaling", "experiment=sgp/accuracy"], "is not the only one"),
         (["experiment=sgp"], "experiment=sgp: there is no such study"),
         (
             ["experiment=sgp/tuned"],
@@ -115,6 +119,37 @@ def test_anything_else_asks_for_no_study(line: list[str]) -> None:
 def test_what_cannot_be_is_refused(line: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         studies.asked(line)
+
+
+def test_several_studies_may_have_blanks_between_them() -> None:
+    assert [study.name for study, _ in studies.asked(["experiment=sgp/scaling, sgp/accuracy"])] == [
+        "sgp/scaling", "sgp/accuracy",
+    ]  # fmt: skip
+
+
+def test_a_quote_that_is_not_closed_is_told_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(tmp_path, "  - algorithm=sgp 'failures.plan=[]\n")
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=r"mine/one\.yaml: laptop: a line cannot be read .*; mend its quotes"):
+        studies.load("mine/one")
+
+
+@pytest.mark.parametrize(
+    ("figure", "said"),
+    [
+        ("{x: nods, y: top1}", "figures: x: nods: cannot be drawn; did you mean nodes"),
+        ("{x: nodes, y: time_per_iteratio}", "figures: y: .*did you mean time_per_iteration"),
+        ("{x: nodes, bye: [method]}", "figures: bye: there is no such key; did you mean by"),
+        ("{x: nodes, where: nodes=4}", "figures: where: nodes=4: must be a list"),
+    ],
+)
+def test_a_figure_that_there_is_not_is_refused(
+    figure: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path, f"  - algorithm=sgp\nfigures: [{figure}]\n")
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        check_figures(studies.load("mine/one"))
 
 
 def test_a_misspelt_key_of_a_study_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
