@@ -252,6 +252,14 @@ def scaled_lr(config: Config) -> float:
     return float(optimizer["reference_lr"]) * batch_of_lr(config) / 256
 
 
+def known_lr(config: Config) -> float | None:
+    """The learning rate of a configuration that need not be resolved; None where it follows from what is left open."""
+    optimizer = config["optimizer"]
+    if optimizer.get("lr") is None and None in (config["batch_size"], optimizer.get("reference_lr")):
+        return None
+    return scaled_lr(config | {"gpus_per_node": config["gpus_per_node"] or 1})
+
+
 def batch_of_lr(config: Config) -> int:
     """Samples that the linear-scaling rule counts: of all workers, or of one where a step is taken with each's."""
     per_worker = config["algorithm"].get("lr_per") == "worker_batch"

@@ -8,7 +8,7 @@ from typing import Any
 
 from runner import studies
 from runner.build import ConfigError
-from runner.config import Config, scaled_lr, simulated, timing_only
+from runner.config import Config, known_lr, simulated, timing_only
 from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, settings
 
 MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
@@ -82,7 +82,7 @@ def differences(here: Config, paper: Config, known: set[str] | None = None) -> l
     fixed = (
         {"optimizer.reference_lr"} if any(each["optimizer"].get("lr") is not None for each in (here, paper)) else set()
     )
-    rate, theirs_rate = _learning_rate(here), _learning_rate(paper)
+    rate, theirs_rate = known_lr(here), known_lr(paper)
     if fixed and "optimizer" not in idle and None not in (rate, theirs_rate) and rate != theirs_rate:
         found.append(differs("learning rate", f"{rate:g}", f"{theirs_rate:g}"))
     for key, value in _settings(here):
@@ -145,11 +145,3 @@ def _of_one_seed(configs: Sequence[Config]) -> list[Config]:
 def _settings(config: Config) -> list[tuple[str, Any]]:
     """What determines results and is typed, with dotted keys."""
     return [(key, value) for key, value in flat(config) if key not in DERIVED and not is_outside(key)]
-
-
-def _learning_rate(config: Config) -> float | None:
-    """None where it follows from what is left open."""
-    optimizer = config["optimizer"]
-    if optimizer.get("lr") is None and None in (config["batch_size"], optimizer.get("reference_lr")):
-        return None
-    return scaled_lr(config | {"gpus_per_node": config["gpus_per_node"] or 1})

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.config import Config, scaled_lr, simulated, timing_only
+from runner.config import Config, known_lr, simulated, timing_only
 
 GROUPS = ("algorithm", "topology", "dataset", "sampling", "model", "problem", "optimizer", "schedule")
 VIRTUAL_GROUPS = ("cluster", "cost", "failures")
@@ -122,13 +122,9 @@ def settings(config: Config) -> str:
 
 
 def _has_rate_of_its_own(config: Config) -> bool:
-    """Whether a resolved configuration's learning rate is another than the linear-scaling rule's."""
+    """Whether the learning rate is another than the linear-scaling rule's."""
     lr = config["optimizer"].get("lr")
-    if lr is None or config["batch_size"] is None or config["gpus_per_node"] is None:
-        return False
-    if config["optimizer"].get("reference_lr") is None:
-        return True
-    return bool(lr != scaled_lr(config | {"optimizer": config["optimizer"] | {"lr": None}}))
+    return lr is not None and lr != known_lr(config | {"optimizer": config["optimizer"] | {"lr": None}})
 
 
 def _typed(key: str, config: Config) -> bool:

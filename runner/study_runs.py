@@ -10,8 +10,8 @@ from yaml import YAMLError
 
 from runner import identity, studies
 from runner.build import ConfigError
-from runner.config import Config, load
-from runner.report.runs import Run, finished, read_run
+from runner.config import Config, known_lr
+from runner.report.runs import Run, finished, parsed, read_run
 
 OF_THE_MACHINE = {"launcher", "device", "backend", "threads_per_worker"}
 """Settings that a machine gives to a run where nobody has chosen."""
@@ -43,7 +43,7 @@ def found(cells: Sequence[Config], preset: str, places: Sequence[Path]) -> tuple
         try:
             wanted.add(identity.identity(resolve(config)))
         except ConfigError:
-            elsewhere.append(_fixed(config))
+            elsewhere.append(_fixed(config) | {"optimizer.lr": known_lr(config)})
     runs, problems = finished(preset, places)
     return [run for name, run in runs.items() if name in wanted or (elsewhere and _is_one_of(run, elsewhere))], problems
 
@@ -55,8 +55,8 @@ def _fixed(config: Config) -> dict[str, Any]:
 
 def _is_one_of(run: Run, cells: Sequence[dict[str, Any]]) -> bool:
     try:
-        its = _fixed(load(run.folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, YAMLError):
+        its = _fixed(parsed((run.folder / "config.yaml").read_bytes()))
+    except (OSError, ValueError, YAMLError, LookupError, TypeError, AttributeError):
         return False
 
     def differing(cell: dict[str, Any]) -> set[str]:

@@ -162,9 +162,8 @@ def _time(row: dict[str, str], with_it: bool, timing: Callable[[], Values], same
         try:
             milliseconds = 1000 * timing().mean
             measured, difference = f"{milliseconds:.0f} ms", f"{100 * (milliseconds / published - 1):+.0f} %"
-            if (
-                row["algorithm"] == "osgp" and not with_it and not same_task
-            ):  # where cost=resnet50_v100 has its time of a gradient from
+            calibrated = row["algorithm"] == "osgp" and not with_it  # cost=resnet50_v100 has a gradient's time from it
+            if calibrated and not same_task:
                 difference = "the clock is calibrated on it"
         except (MissingRunsError, ValueError):
             measured = "not run"

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from runner import identity, studies
 from runner.build import ConfigError
 from runner.claims.published import beside_measured
-from runner.config import Config, freeze
+from runner.config import Config, freeze, known_lr
 from runner.experiments import app
 from runner.report.published import rows
 from runner.report.study import figures_of, table_of
@@ -175,7 +175,8 @@ def test_slowmos_tables_are_beside_what_was_measured() -> None:
 def run_elsewhere(config: Config, results: Path, **measured: Any) -> None:
     """As if a cluster had made that run, and its folder had been copied here."""
     config["launcher"]["kind"], config["device"], config["backend"] = "slurm", "cuda", "nccl"
-    config["optimizer"]["lr"], name, kind = 0.1, identity.identity(config), config["choices"]
+    config["optimizer"]["lr"] = known_lr(config)
+    name, kind = identity.identity(config), config["choices"]
     keys = {"nodes", "gpus_per_node", "epochs", "seed"}
     told = {key: config[key] for key in keys} | {"algorithm": kind["algorithm"], "dataset": kind["dataset"]}
     folder = write_run(results, identity=name, group=kind["experiment"], launcher="slurm", **told, **measured)
@@ -187,6 +188,10 @@ def test_runs_of_a_cluster_are_reported_where_they_could_not_run(tmp_path: Path)
     for cell in cells_of(study, "paper"):
         run_elsewhere(cell, tmp_path)
     run_elsewhere(cells_of(studies.load("sgp/accuracy"), "paper")[0], tmp_path)  # of another study
+    for differs in ({"lr": 0.5}, {"momentum": 0.5}):  # typed beside the study
+        [other, _] = cells_of(study, "paper")
+        other["optimizer"] |= differs
+        run_elsewhere(other, tmp_path)
     runs, problems = found(cells_of(study, "paper"), "sgp/paper", [tmp_path])
     assert sorted(run.values["algorithm"] for run in runs) == ["allreduce", "sgp"]
     assert problems == []
