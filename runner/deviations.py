@@ -8,6 +8,7 @@ from typing import Any
 
 from runner import studies
 from runner.build import ConfigError
+from runner.composing import compose_all
 from runner.config import Config, known_lr, simulated, timing_only
 from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, settings
 
@@ -130,8 +131,6 @@ def _others(study: studies.Study) -> list[studies.Study]:
 
 
 def _composed(lines: list[list[str]]) -> list[Config]:
-    from runner.main import compose_all
-
     try:
         return _of_one_seed([config for line in compose_all(lines) for config, _ in line])
     except ConfigError:  # an option of the user's own has nothing to be held against

@@ -10,6 +10,7 @@ from yaml import YAMLError
 
 from runner import identity, studies
 from runner.build import ConfigError
+from runner.composing import compose_all
 from runner.config import Config, known_lr
 from runner.report.runs import Run, finished, parsed, read_run
 
@@ -25,8 +26,6 @@ def cells_of(study: studies.Study, scale: str) -> list[Config]:
     Raises:
         ConfigError: as for `run-experiment`.
     """
-    from runner.main import compose_all
-
     return [config for line in compose_all(study.commands(scale)) for config, _ in line]
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import yaml
 
 from runner import studies
+from runner.composing import compose_all
 from runner.config import conf_dir
-from runner.main import compose_all
 from runner.prepare import resolve
 from runner.report.runs import Run, read_run
 from runner.results import run_folder

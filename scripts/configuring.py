@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 
+from runner.composing import compose
 from runner.config import Config
-from runner.main import compose
 from runner.prepare import resolve
 
 

@@ -27,8 +27,8 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.build import locate
+from runner.composing import compose
 from runner.config import Config, conf_dir
-from runner.main import compose
 from runner.prepare import resolve
 from runner.runtimes.gradients import NoGradients
 from runner.runtimes.simulator import VirtualWorker

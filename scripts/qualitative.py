@@ -23,9 +23,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from runner.composing import compose
 from runner.config import Config, conf_dir
 from runner.launchers import RunFailedError
-from runner.main import compose
 from runner.prepare import resolve
 from runner.report.frames import mean_and_std
 from runner.report.metrics import bytes_written, top1_key, written

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from runner.composing import compose
 from runner.config import Config, ranks
-from runner.main import compose
 from runner.prepare import resolve
 from runner.simulation import Simulation
 from runner.training import Parts, assemble

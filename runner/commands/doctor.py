@@ -192,7 +192,7 @@ def _address() -> str | None:
 def site() -> Iterator[Finding]:
     """The options of a site, where the environment names any."""
     from runner.build import ConfigError
-    from runner.main import compose
+    from runner.composing import compose
 
     named = [f"{name}={os.environ[name]}" for name in SITE if os.environ.get(name)]
     if not named:

@@ -17,9 +17,9 @@ from runner.claims import sgp
 from runner.claims.answers import Answer, Verdict, at_most, difference, either, every, overall, positive, smaller
 from runner.claims.evidence import SEEDS, Evidence, MissingRunsError, Values, by_seed
 from runner.claims.register import CHECKS, judge, published
+from runner.composing import compose
 from runner.config import conf_dir
 from runner.experiments import app
-from runner.main import compose
 from runner.prepare import resolve
 from runner.report.runs import Run
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.build import ConfigError
+from runner.composing import FLAGS_WITH_VALUE, compose, in_hydras_order
 from runner.config import AT_LEAST, CHOICES, select
-from runner.main import FLAGS_WITH_VALUE, compose, in_hydras_order
 
 overrides = st.sampled_from(["nodes=4", "seed=0,1", "+a=b", "algorithm=sgp", "x=--cfg"])
 flags = st.sampled_from([["-m"], ["--multirun"], ["--help"], ["--config-dir=d"]]) | st.tuples(

@@ -6,7 +6,7 @@ import pytest
 
 from runner import studies, sweeps
 from runner.build import ConfigError
-from runner.main import compose, compose_all
+from runner.composing import compose, compose_all
 
 SWEEPS = [  # overrides, separated by two spaces
     "algorithm=sgp,easgd  seed=0,1  optimizer.lr=0.1",

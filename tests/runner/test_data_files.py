@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from runner.build import ConfigError
+from runner.composing import compose
 from runner.data import load, prepare
 from runner.data.cifar import BINARY, PYTHON, cifar10, cifar100
 from runner.data.fashion_mnist import DEBIAN, FILES, UNPACKED, fashion_mnist
 from runner.data.files import DataError
-from runner.main import compose
 
 
 def idx(shape, first):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runner import studies
+from runner.composing import compose
 from runner.deviations import deviations_of, differences, paper_keys, paper_setting
-from runner.main import compose
 from runner.study_runs import cells_of
 
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from runner import config as configs
 from runner.build import ConfigError
+from runner.composing import compose
 from runner.config import Config
 from runner.identity import identity
 from runner.launchers import sbatch, slurm
 from runner.launchers.slurm_settings import Settings, minutes, parameters, shape
 from runner.launchers.slurm_task import place
-from runner.main import compose
 from runner.prepare import resolve
 
 HOSTILE = 'it\'s a "b" $(touch c); `touch d` #e &f | g* ~ é ${HOME}'
