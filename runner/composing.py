@@ -60,7 +60,7 @@ def compose(arguments: list[str]) -> list[Cell]:
 
 def compose_all(lines: list[list[str]]) -> list[list[Cell]]:
     """As `compose` does each line by itself; what several lines load is loaded once."""
-    if len(lines) == 1 or any(word.startswith("-") and word != "-m" for line in lines for word in line):
+    if len(lines) < 2 or any(word.startswith("-") and word != "-m" for line in lines for word in line):
         return [compose(line) for line in lines]
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

@@ -71,11 +71,7 @@ def _timing(evidence: Evidence, name: str, nodes: int, metric: str = "iteration_
 
 
 def _of_sgp(row: dict[str, str], evidence: Evidence, timing: Timing, same_task: bool) -> list[str]:
-    if row["metric"] == "top1" and row["algorithm"] == "allreduce" and same_task:
-        conditions: dict[str, Any] = {"algorithm": "allreduce", "nodes": int(row["nodes"])}
-        measured, difference = _accuracy(evidence, float(row["value"]), "imagenet", **conditions)
-    else:
-        measured, difference = _measured(row, evidence, timing)
+    measured, difference = _measured(row, evidence, timing, same_task)
     if row["relation"] in ("over", "at most", "up to"):  # a bound, and nothing to differ from
         difference = "–"
     relation = "" if row["relation"] == "equal" else f"{row['relation']} "
@@ -87,7 +83,7 @@ def _of_sgp(row: dict[str, str], evidence: Evidence, timing: Timing, same_task: 
     return [what, published, measured, difference, f"{row['version']}: {row['source']}"]
 
 
-def _measured(row: dict[str, str], evidence: Evidence, timing: Timing) -> tuple[str, str]:
+def _measured(row: dict[str, str], evidence: Evidence, timing: Timing, same_task: bool) -> tuple[str, str]:
     """What the runs say of a row of sgp.csv, and by how much that differs."""
     value = float(row["value"])
     try:
@@ -107,6 +103,8 @@ def _measured(row: dict[str, str], evidence: Evidence, timing: Timing) -> tuple[
                 gap = sgp.gap(evidence, int(nodes))
                 told.append(f"{gap.points:.2f} points ({gap.low:.2f} to {gap.high:.2f}) on {nodes} nodes")
             return "; ".join(told), "–"
+        if row["metric"] == "top1" and row["algorithm"] == "allreduce" and same_task:
+            return _accuracy(evidence, value, "imagenet", algorithm="allreduce", nodes=int(row["nodes"]))
     except (MissingRunsError, ValueError):
         return "not run", "–"
     return "–", "–"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 BRIEF = ("id", "claim", "verdict", "n")
-DECIDED = ("holds", "does not hold")
 
 
 def claims(
@@ -49,10 +48,10 @@ def claims(
             raise LookupError(f"{of}: no claim of it is known; `experiments report {of}` has its tables")
         if of is not None and of not in known:
             raise unknown_name("paper or claim", of, known)
-        judged = judge([results_dir, results_dir / "showcase"], scale, of)
+        kept = results_dir / "showcase"
+        judged = judge([results_dir, kept], scale, of)
         for problem in dict.fromkeys(problem for each in judged for problem in each.problems):
             say(problem)
-        kept = results_dir / "showcase"
         if not kept.is_dir() and any(each.verdict == "not run" for each in judged):
             say(f"no kept runs: there is no {kept}; --results-dir names the folder that has it")
         if table_format == Format.json:
@@ -75,13 +74,18 @@ def told(judged: Judged, width: int) -> str:
         lines.append(f"checked: {judged.expression}")
     lines += [f"{answer.verdict}{answer.about and f' ({answer.about})'}: {answer.numbers}" for answer in judged.answers]
     if judged.reason:
-        lines.append(f"{'but' if judged.verdict in DECIDED else 'why'}: {judged.reason}")
+        lines.append(reason(judged))
     if judged.answers:
         lines.append(f"n = {judged.n}, {judged.clock} clock, scale {judged.scale}; {judged.task}; {judged.runs}")
     first, *rest = lines
     wrapped = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in rest]
     commands = [f"  {judged.command}"] if judged.command else []  # in one line, to be typed again
     return "\n".join([first, *wrapped, *commands, ""])
+
+
+def reason(judged: Judged) -> str:
+    """Of a verdict that is none; of another, what speaks against it."""
+    return f"{'but' if judged.verdict in ('holds', 'does not hold') else 'why'}: {judged.reason}"
 
 
 def verdicts(judged: list[Judged], scale: str) -> Table:
@@ -104,10 +108,11 @@ def table(judged: list[Judged], scale: str) -> Table:
     ]
     rows = []
     for each in judged:
-        told = [f"{each.claim}. {each.source}."]
-        told += [f"Checked: {each.expression}"] if each.expression else []
-        told += [f"{'But' if each.verdict in DECIDED else 'Why'}: {each.reason}"] if each.reason else []
-        answers = [("all together", each.verdict, " ".join(told), each.n)]
+        words = [f"{each.claim}. {each.source}."]
+        words += [f"Checked: {each.expression}"] if each.expression else []
+        why = reason(each)
+        words += [f"{why[:1].upper()}{why[1:]}"] if each.reason else []
+        answers = [("all together", each.verdict, " ".join(words), each.n)]
         answers += [(answer.about, answer.verdict, answer.numbers, answer.n) for answer in each.answers]
         rows += [[Cell(value) for value in (each.id, *answer, each.clock, each.command)] for answer in answers]
     return Table(_title(scale), columns, rows)

@@ -62,6 +62,8 @@ def report(
         from runner.deviations import paper_setting
         from runner.report.page import Page
 
+        if output is not None and output.suffix not in (".html", ".htm"):
+            raise ValueError(f"--output {output}: is a web page; let its name end in .html, and print it for a PDF")
         places = [results_dir, results_dir / "showcase"]
         every = [study for study in map(studies.load, studies.names()) if study.paper == paper]
         mine = sorted((study for study in every if scale in study.lines), key=lambda study: not study.in_paper)
@@ -84,8 +86,6 @@ def report(
             published=beside_measured(paper, scale, places),
             environment=environment(paper, scale, places),
         )
-        if output is not None and output.suffix not in (".html", ".htm"):
-            raise ValueError(f"--output {output}: is a web page; let its name end in .html, and print it for a PDF")
         path = output or results_dir / "reports" / f"{paper}-{scale}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page.html(), encoding="utf-8")

@@ -104,8 +104,8 @@ Heights = Sequence[tuple[float, float]]
 def top1_curve(run: Run) -> tuple[Heights, str | None]:
     """Of the run's own model, of each evaluation that has both, none of a broken file; and what could not be read."""
     key = top1_key(run.values.get("evaluated_model"))
-    evaluations, problem = read_evaluations(run)
-    if problem or not evaluations or not _is_whole(run, evaluations):
+    evaluations, problem = _whole_evaluations(run)
+    if problem:
         return [], problem
     rows = [(_number(row.get("time_s")), _number(row.get(key))) for row in evaluations]
     return [(seconds, value) for seconds, value in rows if not math.isnan(seconds + value)], None
@@ -171,13 +171,7 @@ def _evaluated(runs: Sequence[Run]) -> tuple[list[tuple[Run, list[dict[str, Any]
     found, problems = [], []
     for run in runs:
         if run.summary is not None and not run.timing_only:
-            rows, problem = read_evaluations(run)
-            if rows and not _is_whole(run, rows):
-                ends, path = rows[-1]["epoch"], run.folder / "evaluations.jsonl"
-                problems.append(
-                    f"skipped {path}: it ends at epoch {ends:g} of {run.values['epochs']}; rerun=true makes it again"
-                )
-                continue
+            rows, problem = _whole_evaluations(run)
             for row in rows:
                 row["top1"] = row.get(top1_key(run.values["evaluated_model"]))
                 row["error"] = None if row["top1"] is None else 1 - row["top1"]
@@ -188,9 +182,14 @@ def _evaluated(runs: Sequence[Run]) -> tuple[list[tuple[Run, list[dict[str, Any]
     return found, problems
 
 
-def _is_whole(run: Run, evaluations: Sequence[dict[str, Any]]) -> bool:
-    """Whether they reach the end of training."""
-    return bool(evaluations[-1]["epoch"] >= (run.values.get("epochs") or 0))
+def _whole_evaluations(run: Run) -> tuple[list[dict[str, Any]], str | None]:
+    """As `read_evaluations`; none of a file that ends before training did."""
+    rows, problem = read_evaluations(run)
+    epochs = run.values.get("epochs") or 0
+    if rows and rows[-1]["epoch"] < epochs:
+        path, ends = run.folder / "evaluations.jsonl", rows[-1]["epoch"]
+        return [], f"skipped {path}: it ends at epoch {ends:g} of {epochs}; rerun=true makes it again"
+    return rows, problem
 
 
 def _number(value: Any) -> float:

@@ -61,15 +61,14 @@ def test_commands_and_reports_load_no_torch():
 
     modules = [
         *("runner.main", "runner.experiments", "runner.config", "runner.identity", "runner.results", "runner.build"),
+        *("runner.complaints", "runner.graphs", "runner.schedules", "runner.launch", "runner.launchers.local"),
         *(
-            "runner.complaints",
             "runner.composing",
-            "runner.graphs",
-            "runner.schedules",
-            "runner.launch",
-            "runner.launchers.local",
+            "runner.sweeps",
+            "runner.launchers.slurm",
+            "runner.launchers.sbatch",
+            "runner.launchers.snapshot",
         ),
-        *("runner.sweeps", "runner.launchers.slurm", "runner.launchers.sbatch", "runner.launchers.snapshot"),
         *("runner.jobs", "runner.launchers.queue", "runner.launchers.verdict", "runner.launchers.failures"),
         *(f"runner.{part}.{path.stem}" for part in ("report", "commands") for path in found(part)),
     ]

@@ -12,7 +12,7 @@ from fake_runs import SPEED, write_run
 from matplotlib.figure import Figure
 
 from runner.report import figures
-from runner.report.curves import csv_of, folded_curves
+from runner.report.curves import csv_of, folded_curves, top1_curve
 from runner.report.looks import DISTINCT, Labels
 from runner.report.runs import find_runs
 
@@ -179,6 +179,8 @@ def test_a_file_that_was_cut_at_a_lines_end_is_named_and_left_out(results: Path)
     curves, problems = folded_curves(find_runs(results), ["method", "nodes"], "loss_mean_model")
     assert problems == [f"skipped {path}: it ends at epoch 2 of 3; rerun=true makes it again"]
     assert {curve.key: (curve.runs, curve.epoch.tolist()) for curve in curves}["sgp", 4] == (1, [1, 2, 3])
+    (run,) = (run for run in find_runs(results) if run.identity == "sgp-4-1")
+    assert top1_curve(run) == ([], problems[0])  # what claims are told
 
 
 @pytest.mark.parametrize("value", ['"abc"', "[1]", "{}", "true", "1" + 400 * "0"])

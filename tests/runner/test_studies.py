@@ -127,9 +127,8 @@ def test_several_studies_may_have_blanks_between_them() -> None:
     ]  # fmt: skip
 
 
-def test_a_quote_that_is_not_closed_is_told_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_study(tmp_path, "  - algorithm=sgp 'failures.plan=[]\n")
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+def test_a_quote_that_is_not_closed_is_told_by_file(conf: Path) -> None:
+    write_study(conf, "  - algorithm=sgp 'failures.plan=[]\n")
     with pytest.raises(ConfigError, match=r"mine/one\.yaml: laptop: a line cannot be read .*; mend its quotes"):
         studies.load("mine/one")
 
@@ -143,21 +142,24 @@ def test_a_quote_that_is_not_closed_is_told_by_file(tmp_path: Path, monkeypatch:
         ("{x: nodes, where: nodes=4}", "figures: where: nodes=4: must be a list"),
     ],
 )
-def test_a_figure_that_there_is_not_is_refused(
-    figure: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_study(tmp_path, f"  - algorithm=sgp\nfigures: [{figure}]\n")
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+def test_a_figure_that_there_is_not_is_refused(figure: str, said: str, conf: Path) -> None:
+    write_study(conf, f"  - algorithm=sgp\nfigures: [{figure}]\n")
     with pytest.raises(ConfigError, match=said):
         check_figures(studies.load("mine/one"))
 
 
-def test_a_misspelt_key_of_a_study_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "experiment/mine").mkdir(parents=True)
-    (tmp_path / "experiment/mine/one.yaml").write_text("title: One\nsource: none\nvirtaul:\n  - algorithm=sgp\n")
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+def test_a_misspelt_key_of_a_study_is_named(conf: Path) -> None:
+    (conf / "experiment/mine").mkdir(parents=True)
+    (conf / "experiment/mine/one.yaml").write_text("title: One\nsource: none\nvirtaul:\n  - algorithm=sgp\n")
     with pytest.raises(ConfigError, match=r"mine/one\.yaml: virtaul: there is no such key; .*virtual"):
         studies.load("mine/one")
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for the project's conf/."""
+    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+    return tmp_path
 
 
 def write_study(folder: Path, lines: str) -> None:
@@ -165,9 +167,9 @@ def write_study(folder: Path, lines: str) -> None:
     (folder / "experiment/mine/one.yaml").write_text(f"title: One\nsource: none\nlaptop:\n{lines}")
 
 
-def test_lists_stand_for_the_lines_that_have_one_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_stand_for_the_lines_that_have_one_of_each(conf: Path) -> None:
     write_study(
-        tmp_path,
+        conf,
         """
   - algorithm=allreduce nodes=1
   - sizes: [nodes=2 batch_size=8, nodes=4 batch_size=4]
@@ -175,7 +177,6 @@ def test_lists_stand_for_the_lines_that_have_one_of_each(tmp_path: Path, monkeyp
     trouble: ["", "'cluster.compute.slow={3: 4.0}'"]
 """,
     )
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
     slow = "cluster.compute.slow={3: 4.0}"
     assert studies.load("mine/one").whole_lines("laptop") == [
         ["algorithm=allreduce", "nodes=1"],
@@ -199,17 +200,15 @@ def test_lists_stand_for_the_lines_that_have_one_of_each(tmp_path: Path, monkeyp
         "  - {methods: [algorithm=sgp], nodes: []}\n",
     ],
 )
-def test_lines_of_another_shape_are_refused(lines: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_study(tmp_path, lines)
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+def test_lines_of_another_shape_are_refused(lines: str, conf: Path) -> None:
+    write_study(conf, lines)
     with pytest.raises(ConfigError, match=r"mine/one\.yaml: .*: must be a list of parts of lines"):
         studies.load("mine/one")
 
 
 @pytest.mark.parametrize("lines", ["", "  5\n", "  algorithm=sgp\n", "  methods: [algorithm=sgp]\n", "  []\n"])
-def test_lines_that_are_no_list_are_refused(lines: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_study(tmp_path, lines)
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+def test_lines_that_are_no_list_are_refused(lines: str, conf: Path) -> None:
+    write_study(conf, lines)
     with pytest.raises(ConfigError, match=r"mine/one\.yaml: laptop: .*must be a list"):
         studies.load("mine/one")
 
@@ -232,28 +231,23 @@ def test_lines_that_are_no_list_are_refused(lines: str, tmp_path: Path, monkeypa
         ("target: much", "target: much: must be a number"),
     ],
 )
-def test_other_keys_of_another_shape_are_refused(
-    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_study(tmp_path, f"  - algorithm=sgp\n{text}\n")
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+def test_other_keys_of_another_shape_are_refused(text: str, said: str, conf: Path) -> None:
+    write_study(conf, f"  - algorithm=sgp\n{text}\n")
     with pytest.raises(ConfigError, match=f"mine/one.yaml: {said}"):
         studies.load("mine/one")
 
 
-def test_a_note_may_be_of_one_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_study(tmp_path, "  - algorithm=sgp\nnotes: [always, {virtual: there}, {laptop: here, paper: on a cluster}]\n")
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+def test_a_note_may_be_of_one_scale(conf: Path) -> None:
+    write_study(conf, "  - algorithm=sgp\nnotes: [always, {virtual: there}, {laptop: here, paper: on a cluster}]\n")
     study = studies.load("mine/one")
     assert study.notes_at("laptop") == ["always", "here"]
     assert study.notes_at("virtual") == ["always", "there"]
     assert study.notes_at("paper") == ["always", "on a cluster"]
 
 
-def test_a_study_without_a_title_or_a_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_study(tmp_path, "  - algorithm=sgp\n")
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
-    path = tmp_path / "experiment/mine/one.yaml"
+def test_a_study_without_a_title_or_a_source_is_refused(conf: Path) -> None:
+    write_study(conf, "  - algorithm=sgp\n")
+    path = conf / "experiment/mine/one.yaml"
     whole = path.read_text()
     for line, key in (("title: One\n", "title"), ("source: none\n", "source")):
         path.write_text(whole.replace(line, ""))
@@ -261,14 +255,11 @@ def test_a_study_without_a_title_or_a_source_is_refused(tmp_path: Path, monkeypa
             studies.load("mine/one")
 
 
-def test_a_study_of_ones_own_needs_a_preset_but_none_of_the_paper(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_study(tmp_path, "  - algorithm=sgp\n")
-    monkeypatch.setattr(studies, "conf_dir", lambda: tmp_path)
+def test_a_study_of_ones_own_needs_a_preset_but_none_of_the_paper(conf: Path) -> None:
+    write_study(conf, "  - algorithm=sgp\n")
     with pytest.raises(ConfigError, match=r"mine/laptop\.yaml: is missing; mine/one needs it"):
         studies.asked(["experiment=mine/one", "scale=laptop"])
-    (tmp_path / "experiment/mine/laptop.yaml").write_text("# @package _global_\n")
+    (conf / "experiment/mine/laptop.yaml").write_text("# @package _global_\n")
     [(study, _)] = studies.asked(["experiment=mine/one", "scale=laptop"])
     assert (paper_setting("mine"), deviations_of(study, [])) == ("", [])
 
