@@ -122,9 +122,10 @@ def settings(config: Config) -> str:
 
 
 def _has_rate_of_its_own(config: Config) -> bool:
-    """Whether the learning rate is another than the linear-scaling rule's."""
-    lr = config["optimizer"].get("lr")
-    return lr is not None and lr != known_lr(config | {"optimizer": config["optimizer"] | {"lr": None}})
+    """Whether the learning rate is neither the linear-scaling rule's nor the optimiser's default."""
+    optimizer = config["optimizer"]
+    default = ledger().get(f"optimizer/{config['choices'].get('optimizer')}", {}).get("lr")
+    return optimizer.get("lr") not in (None, default, known_lr(config | {"optimizer": optimizer | {"lr": None}}))
 
 
 def _typed(key: str, config: Config) -> bool:

@@ -134,6 +134,13 @@ def test_a_rate_that_is_not_by_the_rule_is_named_and_not_the_rules():
     assert settings(configure(*run, "optimizer.lr=0.2")) == "optimizer.reference_lr=0.2"  # 256 images: the same
 
 
+@pytest.mark.parametrize("optimizer", ["adagrad", "adam", "adamw"])
+def test_a_rate_that_the_optimizer_has_by_default_is_not_named(optimizer):
+    run = ("algorithm=downpour", "nodes=4", "batch_size=64", "device=cpu", f"optimizer={optimizer}")
+    assert settings(configure(*run)) == ""
+    assert settings(configure(*run, "optimizer.lr=0.3")) == "optimizer.lr=0.3"
+
+
 @pytest.mark.parametrize("more", [("dataset=synthetic", "model=lenet"), ("model.hidden=[3]", "dataset.augment=true")])
 def test_without_training_the_data_and_the_network_make_no_other_run(more):
     plain, other = configure(*TIMING), configure(*TIMING, *more)
