@@ -47,7 +47,7 @@ _SPLIT_LOOKS = (("#0072B2", ""), ("#E69F00", "///"), ("#999999", "..."))  # told
 _FAR_APART = 6  # ends of training, from which on times are drawn on a logarithmic axis
 _HEADROOM = 0.08  # above the highest line, as a share of the axis
 
-_RC: dict[Any, Any] = {
+RC: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -59,8 +59,11 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
     "pdf.fonttype": 42,  # text stays text, in a font that can be searched and edited
     "svg.fonttype": "none",
+    "svg.hashsalt": "distsgd",  # the same figure gets the same ids, and so the same bytes
     "savefig.dpi": 200,
 }
+UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+"""For savefig, by format: the same figure has the same bytes whenever it is drawn."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def draw(
             raise ValueError(f"--y {y} --x staleness: that draws the share of what was merged; leave --y out")
         frame = frames.summaries(runs)
         frames.check_keys("--by", by or (), frame)
-        with mpl.rc_context(_RC):
+        with mpl.rc_context(RC):
             return _histogram(frame, by or frames.row_keys(frame, ("method", "nodes"))), "staleness", []
     of_times = y is not None and QUANTITIES[y].key in OF_TIMES
     against_nodes = x == "nodes" or (x is None and of_times)
@@ -106,7 +109,7 @@ def draw(
     frame = frames.summaries(run for run in runs if against_nodes or not run.timing_only)
     frames.check_keys("--by", by or (), frame)
     quantity = QUANTITIES[y] if y not in ("top1", "error") else _of_a_model(QUANTITIES[y], frame)
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         if y == "time_split":
             return _split(frame, quantity, by), f"{y}-nodes", []
         if against_nodes:
@@ -130,8 +133,8 @@ def save(figure: "Figure", path: Path) -> None:
     import matplotlib as mpl
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(_RC):
-        figure.savefig(path)
+    with mpl.rc_context(RC):
+        figure.savefig(path, metadata=UNDATED.get(path.suffix[1:]))
 
 
 def _learning_curves(

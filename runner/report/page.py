@@ -74,8 +74,10 @@ def picture(figure: Figure) -> Picture:
     """The figure as an SVG that brings its own text."""
     import matplotlib as mpl
 
+    from runner.report.figures import RC, UNDATED
+
     out = io.BytesIO()
-    with mpl.rc_context({"svg.fonttype": "path"}):  # a font that the reader's machine lacks would be wider
-        figure.savefig(out, format="svg", metadata={"Date": None})
+    with mpl.rc_context(RC | {"svg.fonttype": "path"}):  # a font that the reader's machine lacks would be wider
+        figure.savefig(out, format="svg", metadata=UNDATED["svg"])
     encoded = base64.b64encode(out.getvalue()).decode()
     return Picture(f"data:image/svg+xml;base64,{encoded}", figure.get_suptitle().replace("\n", " "))

@@ -217,6 +217,8 @@ def test_files(results: Path, form: str) -> None:
     path = results / "figures" / f"a.{form}"
     figures.save(figures.draw(find_runs(results), x=None, y=None, by=None)[0], path)
     content = path.read_bytes()
+    figures.save(figures.draw(find_runs(results), x=None, y=None, by=None)[0], path)
+    assert path.read_bytes() == content, "the same runs make the same file"
     assert content.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[form])
     if form == "pdf":
         assert b"/Type /Font" in content
