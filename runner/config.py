@@ -255,9 +255,8 @@ def scaled_lr(config: Config) -> float:
 def known_lr(config: Config) -> float | None:
     """The learning rate of a configuration that need not be resolved; None where it follows from what is left open."""
     optimizer = config["optimizer"]
-    if optimizer.get("lr") is None and None in (config["batch_size"], optimizer.get("reference_lr")):
-        return None
-    return scaled_lr(config | {"gpus_per_node": config["gpus_per_node"] or 1})
+    open_keys = (config["batch_size"], config["gpus_per_node"], optimizer.get("reference_lr"))
+    return None if optimizer.get("lr") is None and None in open_keys else scaled_lr(config)
 
 
 def batch_of_lr(config: Config) -> int:

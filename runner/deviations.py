@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runner import studies
 from runner.build import ConfigError
 from runner.composing import compose_all
 from runner.config import Config, known_lr, simulated, timing_only
-from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, settings
+from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, method_name, settings
 
 MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
 """Groups of which another option makes another experiment."""
@@ -23,13 +23,16 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
 
     Where both have equally many runs of a method, they are counterparts in their order; else a cell's is the one that
     is most like it. Of a method that the study does not run at that scale, it is in one of the paper's other studies;
-    where none of them runs it, cells differ from what the preset of that scale sets.
+    where none of them runs it, cells differ from what the preset of that scale sets. What does not hold of all cells is
+    said with the methods, or the numbers of nodes, that it holds of.
     """
     if not has_paper_setting(study.paper):
         return []
-    told: dict[str, None] = {}
+    told: dict[str, list[Config]] = {}
+    held: list[Config] = []
     for name in dict.fromkeys(cell["choices"]["algorithm"] for cell in cells):
         mine = _of_one_seed([cell for cell in cells if cell["choices"]["algorithm"] == name])
+        held += mine
         own = _at_scale_paper([study], name)
         theirs, known = own or _at_scale_paper(_others(study), name), None
         if not theirs:
@@ -45,8 +48,9 @@ def deviations_of(study: studies.Study, cells: Sequence[Config]) -> list[str]:
             ]
             if against:  # on as many nodes where several are as like it
                 fewest, _ = min(against, key=lambda each: (len(each[0]), each[1]))
-                told.update(dict.fromkeys(fewest))
-    return list(told)
+                for each in fewest:
+                    told.setdefault(each, []).append(cell)
+    return [each + _whose(having, held) for each, having in told.items()]
 
 
 def differences(here: Config, paper: Config, known: set[str] | None = None) -> list[str]:
@@ -97,6 +101,32 @@ def differences(here: Config, paper: Config, known: set[str] | None = None) -> l
         ):
             found.append(differs(key, as_typed(value), as_typed(values.get(key))))
     return found
+
+
+def _whose(having: Sequence[Config], cells: Sequence[Config]) -> str:
+    """Which of the cells it is, in words, ": sgp (overlap=1) on 4, 8 nodes"; "" where it is all of them."""
+
+    def is_told_by(key: Callable[[Config], object]) -> bool:
+        wanted = {key(cell) for cell in having}
+        return sum(key(cell) in wanted for cell in cells) == len(having)
+
+    if len(having) == len(cells):
+        return ""
+    if is_told_by(method_name):
+        return f": {', '.join(dict.fromkeys(map(method_name, having)))}"
+    if is_told_by(lambda cell: cell["nodes"]):
+        return f": {_nodes(having)}"
+    if not is_told_by(lambda cell: (method_name(cell), cell["nodes"])):
+        return ": some runs"
+    methods: dict[str, list[Config]] = {}
+    for cell in having:
+        methods.setdefault(method_name(cell), []).append(cell)
+    return f": {', '.join(f'{name} on {_nodes(mine)}' for name, mine in methods.items())}"
+
+
+def _nodes(configs: Sequence[Config]) -> str:
+    numbers = sorted({config["nodes"] for config in configs})
+    return f"{', '.join(map(str, numbers))} node{'' if numbers == [1] else 's'}"
 
 
 def paper_setting(paper: str) -> str:

@@ -99,6 +99,12 @@ def variant(config: Config) -> str:
     return ", ".join(f"{k}={as_typed(v)}" for k, v in off_default(scoped(config)[section], defaults).items())
 
 
+def method_name(config: Config) -> str:
+    """The method in words: "sgp (overlap=1)"."""
+    its = variant(config)
+    return f"{config['choices']['algorithm']}{f' ({its})' if its else ''}"
+
+
 def settings(config: Config) -> str:
     """All other settings that differ from their defaults, for telling runs apart: "model.hidden=[16], ...".
 

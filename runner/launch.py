@@ -21,7 +21,7 @@ from rich.progress import Progress
 from runner import checkpoints, results
 from runner import config as configs
 from runner.config import Config
-from runner.identity import variant
+from runner.identity import method_name
 from runner.launchers import InterruptedRunError, RunFailedError, local
 from runner.launchers.progress import View, bars, count, shown
 from runner.launchers.virtual import SideBySide
@@ -35,11 +35,10 @@ Launch = Callable[[Path, Config], None]
 
 def title(config: Config) -> str:
     """A run in a few words: sgp (overlap=1) 4 nodes seed 0."""
-    settings = variant(config)
     nodes = config["nodes"]
     each = f" x {config['gpus_per_node']}" if config["gpus_per_node"] > 1 else ""
     size = f"{nodes} node{'s' if nodes > 1 else ''}{each}"
-    return f"{config['choices']['algorithm']}{f' ({settings})' if settings else ''} {size} seed {config['seed']}"
+    return f"{method_name(config)} {size} seed {config['seed']}"
 
 
 def titles(cells: Sequence[Cell]) -> list[str]:

@@ -24,7 +24,7 @@ from runner.config import conf_dir
 from runner.identity import is_outside
 
 SCALES = ("paper", "virtual", "laptop")
-"""The paper's own setting on a real cluster; its cluster simulated, with a small task; a few minutes on two cores."""
+"""The paper's own setting on a real cluster; one simulated, with a small task; a few minutes on two cores."""
 SHAPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("title", "source", "of"), (str,)),
     **dict.fromkeys(("notes", "by", "figures", *SCALES), (list,)),

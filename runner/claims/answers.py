@@ -119,6 +119,11 @@ def longer(factors: Mapping[str, Values]) -> str:
     return listed(factors, ".2f", unit="times as long")
 
 
+def faster(before: Values, after: Values) -> str:
+    """How many times as fast it has become, in words; "never" where some run never got there."""
+    return f"{before.mean / after.mean:.1f} times as fast" if before.finite and after.finite else "never"
+
+
 def overall(answers: Sequence[Answer], combine: Callable[[Iterable[Verdict]], Verdict] = every) -> tuple[Verdict, str]:
     """One verdict for all answers, and the reason where there is none, or beside what it would be another.
 

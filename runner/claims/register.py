@@ -137,17 +137,22 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
         answers=answers,
         n=min((answer.n for answer in answers), default=0),
         problems=evidence.problems,
-        task="; ".join(dict.fromkeys(map(_task, evidence.used))),
+        task=_task(evidence.used),
         runs=_where(evidence.used, results_dirs),
         clock=shorten(sorted({str(run.values.get("clock")) for run in evidence.used})),
         command=command,
     )
 
 
-def _task(run: Run) -> str:
+def _task(used: Sequence[Run]) -> str:
+    """What was trained, and whose time the clock tells: "accuracy of mlp on digits; time as for ResNet-50 on V100"."""
+    trained = dict.fromkeys(_trained(run) for run in used if not run.timing_only)
+    clocks = dict.fromkeys(f"time as for {run.values.get('time_as_for')}" for run in used)
+    return "; ".join([*(trained or ["nothing trained"]), *clocks]) if used else ""
+
+
+def _trained(run: Run) -> str:
     values = run.values
-    if run.timing_only:
-        return f"time as for {values.get('time_as_for')}, nothing trained"
     sizes = [part for part in str(values.get("settings")).split(", ") if part.startswith(("model.", "dataset."))]
     return ", ".join([f"accuracy of {values.get('model')} on {values.get('dataset')}", *sizes])
 

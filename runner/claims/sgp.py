@@ -126,13 +126,19 @@ def gap(evidence: Evidence, nodes: int) -> Gap:
 
 
 def accuracy(evidence: Evidence) -> list[Answer]:
-    """top-1 of allreduce - top-1 of sgp at 32 nodes <= 1.2 points."""
+    """top-1 of allreduce - top-1 of sgp at 32 nodes <= 1.2 points.
+
+    Eight seeds, because three left it open on an earlier task.
+    """
     found = gap(evidence, 32)
     return [Answer(at_most(found.low, found.high, 1.2), str(found), found.n)]
 
 
 def small(evidence: Evidence) -> list[Answer]:
-    """|top-1 of allreduce - top-1 of sgp| at 4 and 8 nodes is within two standard deviations of allreduce's seeds."""
+    """|top-1 of allreduce - top-1 of sgp| at 4 and 8 nodes is within two standard deviations of allreduce's seeds.
+
+    Eight seeds, because three left it open on an earlier task.
+    """
     answers = []
     for nodes in (4, 8):
         found = gap(evidence, nodes)

@@ -77,14 +77,18 @@ def refuse_mixtures(frame: "pd.DataFrame", besides: Iterable[str] = ()) -> None:
             )
 
 
-def with_time_to(frame: "pd.DataFrame", runs: Iterable[Run], top1: float) -> "pd.DataFrame":
-    """The frame of these runs with `time_to_target_s`, the seconds of training until that top-1 was first seen."""
+def with_time_to(frame: "pd.DataFrame", runs: Iterable[Run], top1: float) -> tuple["pd.DataFrame", list[str]]:
+    """The frame of these runs with `time_to_target_s`, the seconds of training until that top-1 was first seen.
+
+    And what could not be read: such runs have no time.
+    """
     import pandas as pd
 
     from runner.report.curves import time_to, top1_curve
 
-    times = [time_to(top1_curve(run)[0], top1) for run in runs if run.summary is not None]
-    return frame.assign(time_to_target_s=pd.Series(times, index=frame.index, dtype=object))
+    curves = [top1_curve(run) for run in runs if run.summary is not None]
+    times = pd.Series([time_to(curve, top1) for curve, _ in curves], index=frame.index, dtype=object)
+    return frame.assign(time_to_target_s=times), [problem for _, problem in curves if problem]
 
 
 def fold(frame: "pd.DataFrame", by: Sequence[str], values: Sequence[str]) -> "pd.DataFrame":

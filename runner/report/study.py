@@ -31,8 +31,9 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
     """
     frame = frames.summaries(runs)
     asked = dict(study.table)
+    unread: list[str] = []
     if study.target is not None:
-        frame = frames.with_time_to(frame, runs, study.target)
+        frame, unread = frames.with_time_to(frame, runs, study.target)
     values = asked.pop("values", [])
     make = tables.pivot if "rows" in asked else tables.comparison
     try:
@@ -42,7 +43,7 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
     except ValueError as error:
         raise ConfigError(f"conf/experiment/{study.name}.yaml: table: {error}") from error
     if study.target is not None:
-        made.notes.append(tables.target_note(study.target))
+        made.notes.extend([tables.target_note(study.target), *unread])
     return made
 
 

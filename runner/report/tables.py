@@ -173,6 +173,11 @@ def _notes(frame: "pd.DataFrame", keys: Sequence[str], values: Sequence[str], ro
         notes.append(
             "Compute, wait (for communication) and data (waiting for it): percent of a worker's training time."
         )
+    if scaled := {"speedup", "scaling_efficiency"}.intersection(values):
+        what = " and ".join(
+            sorted({"speedup": "speed-up", "scaling_efficiency": "scaling efficiency"}[key] for key in scaled)
+        )
+        notes.append(f"{what.capitalize()}: over the same method with its fewest workers here.")
     if "staleness_mean" in values:
         notes.append("Staleness: by how many steps or updates what was merged lagged behind, in the mean.")
     if "bytes_sent" in values:

@@ -38,11 +38,13 @@ def test_a_method_that_a_study_has_not_at_the_papers_scale_is_held_against_other
         "sasgd/downpour_speedup"
     )  # Downpour brings Adagrad and a rate for it, which this paper has not
     told = deviations_of(study, cells_of(study, "virtual"))
-    assert {line.rpartition(" ")[2] for line in told if line.startswith("learning rate")} == {"0.01)"}
+    rates = [line for line in told if line.startswith("learning rate")]
+    assert all("(scale=paper: 0.01): " in line for line in rates)
+    assert "learning rate 6.25e-05 (scale=paper: 0.01): downpour (n_push=50, n_fetch=50)" in rates
     study = studies.load("gossip/clusters")
     told = deviations_of(study, cells_of(study, "virtual"))
     assert "problem none problem.train_samples=122880 (scale=paper: supervised)" in told
-    assert "batch_size 32 (scale=paper: 2)" in told
+    assert "batch_size 32 (scale=paper: 2): 128 nodes" in told
 
 
 def test_of_lines_that_are_alike_the_one_on_as_many_nodes_is_held_against() -> None:
@@ -50,15 +52,31 @@ def test_of_lines_that_are_alike_the_one_on_as_many_nodes_is_held_against() -> N
     told = deviations_of(study, [cell for cell in cells_of(study, "virtual") if cell["nodes"] == 16])
     assert "batch_size 32 (scale=paper: 16)" in told
     assert not [line for line in told if line.startswith("nodes")]
+    told = deviations_of(study, cells_of(study, "virtual"))
+    assert "cost.overlap_backward=false of the simulated cluster: allreduce" in told
+    assert "batch_size 32 (scale=paper: 8): 32 nodes" in told
     study = studies.load("gossip/assumptions")  # has no lines of the paper's, whose batch depends on the nodes
     told = deviations_of(study, [cell for cell in cells_of(study, "virtual") if cell["seed"] == 0])
     assert not [line for line in told if line.startswith(("batch_size", "nodes"))]
 
 
+def test_a_difference_names_the_runs_that_it_is_of() -> None:
+    study = studies.load("sgp/accuracy")
+    told = deviations_of(study, cells_of(study, "virtual"))
+    assert "epochs 12 (scale=paper: 90)" in told  # of all
+    assert "problem.batched true (scale=paper: false): 8, 16, 32 nodes" in told
+    [rates] = [line for line in told if line.startswith("optimizer.reference_lr 0.025")]
+    assert "sgp on 32 nodes" in rates
+    assert "dpsgd (order=adapt_then_combine) on 16, 32 nodes" in rates
+    study = studies.load("gossip/failures")
+    told = deviations_of(study, cells_of(study, "virtual"))
+    assert "cluster.compute.sleep_ranks=[3] of the simulated cluster: some runs" in told
+
+
 def test_runs_are_held_against_those_in_the_same_place_where_there_are_as_many() -> None:
     study = studies.load("hier_avg/special_cases")  # K2=32 is nearer to the paper's K2=16, but stands for its K2=64
     told = deviations_of(study, cells_of(study, "laptop"))
-    assert "algorithm.K2 32 (scale=paper: 64)" in told
+    assert "algorithm.K2 32 (scale=paper: 64): hier_avg (K1=8, K2=32, S=4)" in told
     study = studies.load("sgp/accuracy")
     told = deviations_of(study, cells_of(study, "virtual"))
     assert not [line for line in told if line.startswith(("nodes", "algorithm"))]

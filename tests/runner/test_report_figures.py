@@ -11,7 +11,7 @@ import pytest
 from fake_runs import SPEED, write_run
 from matplotlib.figure import Figure
 
-from runner.report import figures
+from runner.report import figures, frames
 from runner.report.curves import csv_of, folded_curves, top1_curve
 from runner.report.looks import DISTINCT, Labels
 from runner.report.runs import find_runs
@@ -181,6 +181,8 @@ def test_a_file_that_was_cut_at_a_lines_end_is_named_and_left_out(results: Path)
     assert {curve.key: (curve.runs, curve.epoch.tolist()) for curve in curves}["sgp", 4] == (1, [1, 2, 3])
     (run,) = (run for run in find_runs(results) if run.identity == "sgp-4-1")
     assert top1_curve(run) == ([], problems[0])  # what claims are told
+    frame, unread = frames.with_time_to(frames.summaries([run]), [run], 0.1)  # what tables are told
+    assert (frame["time_to_target_s"].tolist(), unread) == ([None], problems)
 
 
 @pytest.mark.parametrize("value", ['"abc"', "[1]", "{}", "true", "1" + 400 * "0"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from runner.build import ConfigError
-from runner.config import scaled_lr
+from runner.config import known_lr, scaled_lr
 from runner.schedules import Constant, Cosine, Span, Steps, scheduler
 
 
@@ -174,3 +174,12 @@ class TestLinearScaling:
     def test_neither_is_refused(self):
         with pytest.raises(ConfigError, match=r"optimizer\.lr=null: set it, or set optimizer\.reference_lr"):
             configure("optimizer.lr=null", "optimizer.reference_lr=null")
+
+
+@pytest.mark.parametrize("left_open", ["batch_size", "gpus_per_node"])
+def test_a_rate_that_follows_from_what_is_left_open_is_not_known(left_open):
+    config = {"nodes": 4, "gpus_per_node": 8, "batch_size": 32, "optimizer": {"lr": None, "reference_lr": 0.1}}
+    config |= {"algorithm": {"lr_per": None}}
+    assert known_lr(config) == pytest.approx(0.4)
+    assert known_lr(config | {left_open: None}) is None
+    assert known_lr(config | {left_open: None, "optimizer": {"lr": 0.3}}) == 0.3
