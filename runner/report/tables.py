@@ -171,13 +171,13 @@ def _notes(frame: "pd.DataFrame", keys: Sequence[str], values: Sequence[str], ro
         notes.append("± is the sample standard deviation over n runs.")
     if any(value.endswith("_share") for value in values):
         notes.append(
-            "Compute, wait (for communication) and data (waiting for it): percent of a worker's training time."
+            "Compute, wait (for communication, at the end for the last worker) and data (waiting for it): percent of a "
+            "worker's training time."
         )
-    if scaled := {"speedup", "scaling_efficiency"}.intersection(values):
-        what = " and ".join(
-            sorted({"speedup": "speed-up", "scaling_efficiency": "scaling efficiency"}[key] for key in scaled)
+    if "speedup" in values or "scaling_efficiency" in values:
+        notes.append(
+            "Speed-up and scaling efficiency: in samples per second, over the same method's fewest workers here."
         )
-        notes.append(f"{what.capitalize()}: over the same method with its fewest workers here.")
     if "staleness_mean" in values:
         notes.append("Staleness: by how many steps or updates what was merged lagged behind, in the mean.")
     if "bytes_sent" in values:
