@@ -259,6 +259,12 @@ def known_lr(config: Config) -> float | None:
     return None if optimizer.get("lr") is None and None in open_keys else scaled_lr(config)
 
 
+def follows_rule(config: Config) -> bool:
+    """Whether the learning rate is the linear-scaling rule's, filled in or not."""
+    optimizer = config["optimizer"]
+    return optimizer.get("lr") in (None, known_lr(config | {"optimizer": optimizer | {"lr": None}}))
+
+
 def batch_of_lr(config: Config) -> int:
     """Samples that the linear-scaling rule counts: of all workers, or of one where a step is taken with each's."""
     per_worker = config["algorithm"].get("lr_per") == "worker_batch"

@@ -9,7 +9,7 @@ from typing import Any
 from runner import studies
 from runner.build import ConfigError
 from runner.composing import compose_all
-from runner.config import Config, known_lr, simulated, timing_only
+from runner.config import Config, follows_rule, known_lr, simulated, timing_only
 from runner.identity import GROUPS, VIRTUAL_GROUPS, as_typed, flat, is_outside, method_name, settings
 
 MATTER = {*GROUPS, *VIRTUAL_GROUPS, "launcher"}
@@ -84,9 +84,7 @@ def differences(here: Config, paper: Config, known: set[str] | None = None) -> l
         if group in MATTER - idle and counts(group) and option != theirs.get(group)
     ]
     values = dict(_settings(paper))
-    fixed = (
-        {"optimizer.reference_lr"} if any(each["optimizer"].get("lr") is not None for each in (here, paper)) else set()
-    )
+    fixed = set() if follows_rule(here) and follows_rule(paper) else {"optimizer.reference_lr"}
     rate, theirs_rate = known_lr(here), known_lr(paper)
     if fixed and "optimizer" not in idle and None not in (rate, theirs_rate) and rate != theirs_rate:
         found.append(differs("learning rate", f"{rate:g}", f"{theirs_rate:g}"))

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.config import Config, known_lr, simulated, timing_only
+from runner.config import Config, follows_rule, simulated, timing_only
 
 GROUPS = ("algorithm", "topology", "dataset", "sampling", "model", "problem", "optimizer", "schedule")
 VIRTUAL_GROUPS = ("cluster", "cost", "failures")
@@ -129,9 +129,8 @@ def settings(config: Config) -> str:
 
 def _has_rate_of_its_own(config: Config) -> bool:
     """Whether the learning rate is neither the linear-scaling rule's nor the optimiser's default."""
-    optimizer = config["optimizer"]
     default = ledger().get(f"optimizer/{config['choices'].get('optimizer')}", {}).get("lr")
-    return optimizer.get("lr") not in (None, default, known_lr(config | {"optimizer": optimizer | {"lr": None}}))
+    return not follows_rule(config) and config["optimizer"]["lr"] != default
 
 
 def _typed(key: str, config: Config) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from runner import studies
 from runner.composing import compose
 from runner.deviations import deviations_of, differences, paper_keys, paper_setting
+from runner.prepare import resolve
 from runner.study_runs import cells_of
 
 
@@ -58,6 +59,14 @@ def test_of_lines_that_are_alike_the_one_on_as_many_nodes_is_held_against() -> N
     study = studies.load("gossip/assumptions")  # has no lines of the paper's, whose batch depends on the nodes
     told = deviations_of(study, [cell for cell in cells_of(study, "virtual") if cell["seed"] == 0])
     assert not [line for line in told if line.startswith(("batch_size", "nodes"))]
+
+
+@pytest.mark.parametrize("name", ["sgp/accuracy", "gossip/error_against_time", "sasgd/accuracy"])
+def test_what_is_filled_in_for_a_run_is_no_difference(name: str) -> None:
+    study = studies.load(name)
+    cells = cells_of(study, "virtual")
+    told = deviations_of(study, cells)
+    assert deviations_of(study, [resolve(cell) for cell in cells]) == told
 
 
 def test_a_difference_names_the_runs_that_it_is_of() -> None:
