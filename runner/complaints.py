@@ -81,6 +81,8 @@ def _in_our_words(message: str, arguments: list[str]) -> str:
     if message.startswith("Config group override"):
         typed = next((a for a in arguments if (conf_dir() / a.lstrip("+").partition("=")[0]).is_dir()), "a group")
         return f"{typed}: must be the name of an option; --help lists them"
+    if "@experiment." in message:  # its defaults are of the group that it stands in, for want of its first line
+        return f"{_typed('experiment', arguments)}: {NO_PRESET}"
     return message
 
 
@@ -105,9 +107,16 @@ def _unknown_key(error: OmegaConfBaseException, arguments: list[str]) -> str:
     known = [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []
     key = str(error.full_key or error.key)
     if key.partition(".")[0] == "experiment":
-        typed = next((each for each in arguments if each.startswith("experiment=")), "experiment")
-        return f"{typed}: {NO_PRESET}"
-    return f"{key}: there is no such key; {nearest(key.rpartition('.')[2], known)}"
+        return f"{_typed('experiment', arguments)}: {NO_PRESET}"
+    group = key.partition(".")[0]
+    option = _typed(group, arguments) if group != key else group
+    of = f" of {option}" if option != group else ""
+    return f"{key}: there is no such key{of}; {nearest(key.rpartition('.')[2], known)}"
+
+
+def _typed(key: str, arguments: list[str]) -> str:
+    """What was typed for a key, "key=value"; the key where nothing was."""
+    return next((each for each in arguments if each.startswith(f"{key}=")), key)
 
 
 def _first_line(error: BaseException) -> str:

@@ -196,9 +196,11 @@ def expand(study: Study, scale: str, arguments: list[str]) -> list[list[str]]:
     for wanted in (argument for argument in arguments if _key(argument) == "algorithm"):
         methods = {f"algorithm={name}" for name in wanted.removeprefix("algorithm=").split(",")}
         commands = [command for command in commands if methods & set(command)]
-        if not commands:
-            has = nearest(wanted.partition("=")[2], known)
-            raise ConfigError(f"{wanted}: {study.name} has no run of it at scale={scale}; {has}")
+        for name in sorted(name.partition("=")[2] for name in methods):
+            if name not in known:
+                raise ConfigError(
+                    f"{wanted}: {study.name} has no run of {name} at scale={scale}; {nearest(name, known)}"
+                )
     return [[*command, *flags] for command in commands]
 
 

@@ -47,6 +47,12 @@ def found(cells: Sequence[Config], preset: str, places: Sequence[Path]) -> tuple
     return [run for name, run in runs.items() if name in wanted or (elsewhere and _is_one_of(run, elsewhere))], problems
 
 
+def runs_of(those: Sequence[studies.Study], scale: str, places: Sequence[Path]) -> list[Run]:
+    """The finished runs of studies that share a preset; errors as `cells_of`."""
+    cells = [cell for study in those for cell in cells_of(study, scale)]
+    return found(cells, those[0].preset(scale), places)[0]
+
+
 def _fixed(config: Config) -> dict[str, Any]:
     """What determines results, whatever the machine."""
     return {key: value for key, value in identity.flat(identity.content(config)) if key not in OF_THE_MACHINE}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,6 +109,8 @@ class Evidence:
         runs: of one preset; where the same run is there twice, the first counts.
         used: those that have been asked for something.
         problems: what could not be read.
+        own: finds the finished runs of the studies themselves, in seconds; asked where others lie among them.
+        theirs: what it has found.
         curves: what has been read, by folder.
         spare: by identity, what else there is of runs that are there twice.
     """
@@ -115,11 +118,13 @@ class Evidence:
     runs: Sequence[Run]
     used: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    own: Callable[[], Sequence[Run]] | None = None
+    theirs: Sequence[Run] | None = None
     curves: dict[Path, Heights] = field(default_factory=dict)
     spare: dict[str, Run] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, preset: str, results_dirs: Sequence[Path]) -> Evidence:
+    def of(cls, preset: str, results_dirs: Sequence[Path], own: Callable[[], Sequence[Run]] | None = None) -> Evidence:
         """The finished runs below results_dirs/runs/<preset>."""
         found: dict[str, Run] = {}
         spare: dict[str, Run] = {}
@@ -129,13 +134,14 @@ class Evidence:
             spare |= {name: run for name, run in here.items() if name in found}
             found = here | found
             problems += wrong
-        return cls(list(found.values()), problems=problems, spare=spare)
+        return cls(list(found.values()), problems=problems, own=own, spare=spare)
 
     @cached_property
     def _settings(self) -> list[tuple[Run, dict[str, Any]]]:
         known = [(run, _settings(run)) for run in self.runs]
         unreadable = [run for run, settings in known if settings is None]
-        self.problems += [f"skipped {run.folder / 'config.yaml'}: cannot be read" for run in unreadable]
+        again = "cannot be read; rerun=true makes it again"
+        self.problems += [f"skipped {run.folder / 'config.yaml'}: {again}" for run in unreadable]
         spare = [self.spare[run.identity] for run in unreadable if run.identity in self.spare]
         known += [(run, _settings(run)) for run in spare]
         return [(run, settings) for run, settings in known if settings is not None]
@@ -173,8 +179,10 @@ class Evidence:
         alike = [each for each in self._settings if all(each[1].get(k) == v for k, v in wanted.items())]
         found = [run for run, _ in alike]
         differing = sorted({key for _, settings in alike for key in _differing(settings, alike[0][1])})
-        if differing and len({_content(run) for run in found}) > 1:
-            raise ValueError(f"runs of {asked} differ in {shorten(differing)} too")
+        if differing and _ambiguous(found):
+            found = found if self.own is None else self._of_the_studies(found, self.own)
+            if _ambiguous(found):
+                raise ValueError(f"runs of {asked} differ in {shorten(differing)} too")
         told = [(run, metric(run) if callable(metric) else run.values.get(metric)) for run in found]
         if lost := [
             run.identity for run, value in told if not callable(metric) and (value is None or math.isnan(value))
@@ -188,6 +196,20 @@ class Evidence:
             raise MissingRunsError(f"{len(values)} of {seeds} seeds of {asked}")
         self.used += found
         return Values(values)
+
+    def _of_the_studies(self, runs: Sequence[Run], own: Callable[[], Sequence[Run]]) -> list[Run]:
+        """Those that differ from a run of the studies in the seed at most; of several of a seed, the studies' own."""
+        if self.theirs is None:
+            self.theirs = own()
+        kinds, names = {_content(run) for run in self.theirs}, {run.identity for run in self.theirs}
+        alike = [run for run in runs if _content(run) in kinds]
+        counts = Counter(run.values.get("seed") for run in alike)
+        return [run for run in alike if counts[run.values.get("seed")] == 1 or run.identity in names]
+
+
+def _ambiguous(runs: Sequence[Run]) -> bool:
+    """Whether they are of several kinds, or several of one seed."""
+    return len({_content(run) for run in runs}) > 1 or len({run.values.get("seed") for run in runs}) < len(runs)
 
 
 def _settings(run: Run) -> dict[str, Any] | None:

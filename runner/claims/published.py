@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runner import studies
 from runner.claims import sgp
 from runner.claims.evidence import SEEDS, Evidence, MissingRunsError, Values
 from runner.report.formats import Cell, Column, Table
 from runner.report.published import SHOWN, rows
+from runner.study_runs import runs_of
 
 DATASETS = {"CIFAR-10": "cifar10", "ImageNet": "imagenet"}
 """What papers call them, and we."""
@@ -33,7 +35,10 @@ def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | N
     """The paper's numbers, and what its runs at that scale say; None where no number of it is known, or none fits."""
     if paper not in ("sgp", "slowmo") or scale == "laptop":
         return None
-    evidence, same_task = Evidence.of(f"{paper}/{scale}", places), scale == "paper"
+    preset, same_task = f"{paper}/{scale}", scale == "paper"
+    known = [studies.load(name) for name in studies.names() if name.startswith(f"{paper}/")]
+    mine = [study for study in known if scale in study.lines and study.preset(scale) == preset]
+    evidence = Evidence.of(preset, places, partial(runs_of, mine, scale, places))
     timing = partial(sgp.timing if (paper, scale) == ("sgp", "virtual") else _timing, evidence)
     if scale == "virtual" and paper != "sgp":
         timing = partial(timing, problem="none")

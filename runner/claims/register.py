@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from runner.claims.answers import Answer, Verdict, either, every, overall
 from runner.claims.evidence import Evidence, MissingRunsError
 from runner.report.published import rows
 from runner.report.runs import Run, shorten
-from runner.study_runs import cells_of, found
+from runner.study_runs import runs_of
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,11 @@ def _judge(row: dict[str, str], results_dirs: Sequence[Path], scale: str) -> Jud
     command = " && ".join(f"run-experiment experiment={study.name} scale={SCALE}{elsewhere}" for study in mine)
     if scale != SCALE:
         return replace(judged, reason=f"is checked at scale={SCALE} only", command=command)
-    evidence = Evidence.of(mine[0].preset(scale), results_dirs)
+    evidence = Evidence.of(mine[0].preset(scale), results_dirs, partial(runs_of, mine, scale, results_dirs))
     verdict: Verdict
     answers: list[Answer]
     try:
-        try:
-            answers = check.answers(evidence)
-        except ValueError:  # others lie among them; to tell them apart takes seconds
-            cells = [cell for study in mine for cell in cells_of(study, scale)]
-            runs, problems = found(cells, mine[0].preset(scale), results_dirs)
-            evidence = Evidence(runs, problems=problems)
-            answers = check.answers(evidence)
+        answers = check.answers(evidence)
         verdict, reason = overall(answers, check.combine)
     except MissingRunsError as error:
         answers, verdict, reason = [], "not run", f"there are {error}"

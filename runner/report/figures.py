@@ -292,7 +292,8 @@ def _histogram(frame: "pd.DataFrame", keys: Sequence[str]) -> "Figure":
     )
     notes = [f"{settings[:1].upper()}{settings[1:]}.", *frames.seeds_note(frame, keys)]
     if late and len(late) < len(every):
-        notes.append("Never late: " + "; ".join(labels.text(line) for line in every if line not in late) + ".")
+        never = dict.fromkeys(labels.text(line) for line in every if line not in late)
+        notes.append(f"Never late: {'; '.join(never)}.")
     caption = "\n".join(notes)
     figure, axes = panels_of(1, labels, f"Staleness of what was merged: {_task(frame)}", caption)
     for line, counts in (late or every).items():

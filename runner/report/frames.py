@@ -86,7 +86,7 @@ def with_time_to(frame: "pd.DataFrame", runs: Iterable[Run], top1: float) -> tup
 
     from runner.report.curves import time_to, top1_curve
 
-    curves = [top1_curve(run) for run in runs if run.summary is not None]
+    curves = [([], None) if run.timing_only else top1_curve(run) for run in runs if run.summary is not None]
     times = pd.Series([time_to(curve, top1) for curve, _ in curves], index=frame.index, dtype=object)
     return frame.assign(time_to_target_s=times), [problem for _, problem in curves if problem]
 

@@ -96,7 +96,7 @@ def test_a_run_whose_configuration_cannot_be_read_is_no_evidence(text: str | Non
         (broken.folder / "config.yaml").write_text(text)
     evidence = Evidence([broken, whole])
     assert evidence.measured("top1", seeds=1, nodes=4).of == {1: 0.6}
-    assert evidence.problems == [f"skipped {broken.folder / 'config.yaml'}: cannot be read"]
+    assert evidence.problems == [f"skipped {broken.folder / 'config.yaml'}: cannot be read; rerun=true makes it again"]
     again = run(tmp_path / "kept", 0, 0.5)
     evidence = Evidence([broken, whole], spare={broken.identity: again})
     assert evidence.measured("top1", seeds=2, nodes=4).of == {0: 0.5, 1: 0.6}
@@ -347,5 +347,9 @@ def test_settings_without_effect_make_no_two_kinds_of_runs(tmp_path: Path) -> No
     runs = [run(tmp_path, seed, 0.5, **(older if seed else same)) for seed in range(3)]
     assert len(Evidence(runs).measured("top1", algorithm="sgp").of) == 3
     other = {**same, "epochs": 5}
+    others = [run(tmp_path, seed, 0.9, **other) for seed in (3, 4)]
     with pytest.raises(ValueError, match=r"differ in .*epochs"):
-        Evidence([*runs, run(tmp_path, 3, 0.5, **other)]).measured("top1", algorithm="sgp")
+        Evidence([*runs, *others]).measured("top1", algorithm="sgp")
+    further = run(tmp_path, 5, 0.5, **same)  # a seed that the study has not
+    evidence = Evidence([*others, *runs, further], own=lambda: runs)
+    assert set(evidence.measured("top1", algorithm="sgp").of) == {0, 1, 2, 5}

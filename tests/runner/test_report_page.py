@@ -20,6 +20,7 @@ from runner.build import ConfigError
 from runner.claims.published import beside_measured
 from runner.config import Config, freeze, known_lr
 from runner.experiments import app
+from runner.prepare import resolve
 from runner.report.published import rows
 from runner.report.study import figures_of, table_of
 from runner.study_runs import cells_of, found
@@ -153,6 +154,18 @@ def test_nothing_recalled_is_shown_as_published(page: str) -> None:
     assert {"about 1.6 h", "over 5 h", "88.6 %", "76.2 % †", "420 ms"} <= shown
     assert not {"22.0 h", "11.8 h", "75.0 %"} & shown
     assert {row["mark"] for row in rows("sgp")} == {"text", "second"}
+
+
+def test_a_run_of_ones_own_beside_the_studys_changes_nothing_that_is_measured(tmp_path: Path) -> None:
+    cells = cells_of(studies.load("sgp/scaling"), "virtual")
+    [cell, *_] = [cell for cell in cells if (cell["choices"]["algorithm"], cell["nodes"]) == ("sgp", 4)]
+    cell["epochs"] = 2
+    config = resolve(cell)
+    folder = write_run(tmp_path, identity=identity.identity(config), group="sgp/virtual", seed=config["seed"])
+    (folder / "config.yaml").write_text(freeze(config))
+    assert beside_measured("sgp", "virtual", [tmp_path, RESULTS / "showcase"]) == beside_measured(
+        "sgp", "virtual", [RESULTS / "showcase"]
+    )
 
 
 def test_slowmos_tables_are_beside_what_was_measured() -> None:

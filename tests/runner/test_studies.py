@@ -72,7 +72,7 @@ def test_a_typed_method_chooses_among_the_lines() -> None:
         [nodes] = [word for word in line if word.startswith("nodes=")]
         [method] = [word for word in line if word.startswith("algorithm=")]
         assert f"optimizer.reference_lr={rates[f'{method} {nodes}']:g}" in line
-    with pytest.raises(ConfigError, match="algorithm=easgd: sgp/accuracy has no run of it"):
+    with pytest.raises(ConfigError, match="algorithm=easgd: sgp/accuracy has no run of easgd"):
         lines_of("experiment=sgp/accuracy", "algorithm=easgd")
 
 
