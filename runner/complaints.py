@@ -67,8 +67,7 @@ def explain(error: BaseException, arguments: list[str]) -> str:
             return f"--config-dir: {_first_line(link.__cause__ or link)}; what begins with ${{ must end with }}"
     for link in chain:
         if isinstance(link, ValidationError):
-            typed = next((a for a in arguments if a.lstrip("+").startswith(f"{link.full_key}=")), str(link.full_key))
-            return f"{typed}: {_first_line(link)}"
+            return f"{_typed(str(link.full_key), arguments)}: {_first_line(link)}"
         if isinstance(link, ConfigKeyError | ConfigAttributeError):
             return _unknown_key(link, arguments)
     return _in_our_words(_first_line(error), arguments)
@@ -109,14 +108,14 @@ def _unknown_key(error: OmegaConfBaseException, arguments: list[str]) -> str:
     if key.partition(".")[0] == "experiment":
         return f"{_typed('experiment', arguments)}: {NO_PRESET}"
     group = key.partition(".")[0]
-    option = _typed(group, arguments) if group != key else group
-    of = f" of {option}" if option != group else ""
+    option = _typed(group, arguments)
+    of = f" of {option}" if group not in (key, option) else ""
     return f"{key}: there is no such key{of}; {nearest(key.rpartition('.')[2], known)}"
 
 
 def _typed(key: str, arguments: list[str]) -> str:
     """What was typed for a key, "key=value"; the key where nothing was."""
-    return next((each for each in arguments if each.startswith(f"{key}=")), key)
+    return next((each for each in arguments if each.lstrip("+").startswith(f"{key}=")), key)
 
 
 def _first_line(error: BaseException) -> str:

@@ -155,7 +155,7 @@ def _at_scale_paper(of: Sequence[studies.Study], algorithm: str) -> list[Config]
 
 def _others(study: studies.Study) -> list[studies.Study]:
     """Of the same paper."""
-    return [studies.load(name) for name in studies.names() if name.startswith(f"{study.paper}/") and name != study.name]
+    return [other for other in studies.of_paper(study.paper) if other.name != study.name]
 
 
 def _composed(lines: list[list[str]]) -> list[Config]:

@@ -152,17 +152,16 @@ def table(
         if not mixed:
             frames.refuse_mixtures(frame, [*(_names(by) or ()), *filter(None, [rows, columns])])
         shown = _names(values)
-        unread: list[str] = []
+        notes: list[str] = []
         if target is not None:
             frame, unread = frames.with_time_to(frame, runs, target)
+            notes = [tables.target_note(target), *unread]
             shown = shown or ["top1", "time_to_target_s", "training_time_s"]
         if rows is not None and columns is not None:
             made = tables.pivot(frame, rows, columns, shown)
         else:
             made = tables.comparison(frame, _names(by), shown)
-        if target is not None:
-            made.notes.extend([tables.target_note(target), *unread])
-        made.notes.extend(filter(None, [tables.left_out(runs)]))
+        made.notes.extend([*notes, *filter(None, [tables.left_out(runs)])])
         _write(made, table_format, output)
 
 

@@ -113,6 +113,10 @@ def names() -> list[str]:
     return sorted(name for name in found if is_study(name))
 
 
+def of_paper(paper: str) -> list[Study]:
+    return [load(name) for name in names() if name.startswith(f"{paper}/")]
+
+
 def load(name: str) -> Study:
     """
     Raises:
@@ -194,13 +198,13 @@ def expand(study: Study, scale: str, arguments: list[str]) -> list[list[str]]:
     commands = study.commands(scale, overrides)
     known = sorted({word.partition("=")[2] for line in commands for word in line if _key(word) == "algorithm"})
     for wanted in (argument for argument in arguments if _key(argument) == "algorithm"):
-        methods = {f"algorithm={name}" for name in wanted.removeprefix("algorithm=").split(",")}
-        commands = [command for command in commands if methods & set(command)]
-        for name in sorted(name.partition("=")[2] for name in methods):
-            if name not in known:
+        methods = wanted.partition("=")[2].split(",")
+        for name in methods:
+            if not any(f"algorithm={name}" in command for command in commands):
                 raise ConfigError(
                     f"{wanted}: {study.name} has no run of {name} at scale={scale}; {nearest(name, known)}"
                 )
+        commands = [command for command in commands if any(f"algorithm={name}" in command for name in methods)]
     return [[*command, *flags] for command in commands]
 
 

@@ -110,7 +110,6 @@ class Evidence:
         used: those that have been asked for something.
         problems: what could not be read.
         own: finds the finished runs of the studies themselves, in seconds; asked where others lie among them.
-        theirs: what it has found.
         curves: what has been read, by folder.
         spare: by identity, what else there is of runs that are there twice.
     """
@@ -119,7 +118,6 @@ class Evidence:
     used: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     own: Callable[[], Sequence[Run]] | None = None
-    theirs: Sequence[Run] | None = None
     curves: dict[Path, Heights] = field(default_factory=dict)
     spare: dict[str, Run] = field(default_factory=dict)
 
@@ -180,7 +178,7 @@ class Evidence:
         found = [run for run, _ in alike]
         differing = sorted({key for _, settings in alike for key in _differing(settings, alike[0][1])})
         if differing and _ambiguous(found):
-            found = found if self.own is None else self._of_the_studies(found, self.own)
+            found = found if self.own is None else self._of_the_studies(found)
             if _ambiguous(found):
                 raise ValueError(f"runs of {asked} differ in {shorten(differing)} too")
         told = [(run, metric(run) if callable(metric) else run.values.get(metric)) for run in found]
@@ -197,14 +195,17 @@ class Evidence:
         self.used += found
         return Values(values)
 
-    def _of_the_studies(self, runs: Sequence[Run], own: Callable[[], Sequence[Run]]) -> list[Run]:
+    @cached_property
+    def _kinds(self) -> dict[str, str]:
+        """Of what kind each run of the studies is, by identity."""
+        return {} if self.own is None else {run.identity: _content(run) for run in self.own()}
+
+    def _of_the_studies(self, runs: Sequence[Run]) -> list[Run]:
         """Those that differ from a run of the studies in the seed at most; of several of a seed, the studies' own."""
-        if self.theirs is None:
-            self.theirs = own()
-        kinds, names = {_content(run) for run in self.theirs}, {run.identity for run in self.theirs}
+        kinds = {*self._kinds.values()}
         alike = [run for run in runs if _content(run) in kinds]
         counts = Counter(run.values.get("seed") for run in alike)
-        return [run for run in alike if counts[run.values.get("seed")] == 1 or run.identity in names]
+        return [run for run in alike if counts[run.values.get("seed")] == 1 or run.identity in self._kinds]
 
 
 def _ambiguous(runs: Sequence[Run]) -> bool:

@@ -36,8 +36,7 @@ def beside_measured(paper: str, scale: str, places: Sequence[Path]) -> Table | N
     if paper not in ("sgp", "slowmo") or scale == "laptop":
         return None
     preset, same_task = f"{paper}/{scale}", scale == "paper"
-    known = [studies.load(name) for name in studies.names() if name.startswith(f"{paper}/")]
-    mine = [study for study in known if scale in study.lines and study.preset(scale) == preset]
+    mine = [study for study in studies.of_paper(paper) if scale in study.lines and study.preset(scale) == preset]
     evidence = Evidence.of(preset, places, partial(runs_of, mine, scale, places))
     timing = partial(sgp.timing if (paper, scale) == ("sgp", "virtual") else _timing, evidence)
     if scale == "virtual" and paper != "sgp":

@@ -78,6 +78,10 @@ def _trained(evidence: Evidence, metric: str, name: str, T: int) -> Values:
     return evidence.measured(metric, problem="supervised", nodes=LEARNERS, **_method(name, T), **_on(ETHERNET))
 
 
+def _reached(evidence: Evidence, top1: float, name: str, T: int, assumption: str) -> Values:
+    return evidence.reached(top1, problem="supervised", nodes=LEARNERS, **_method(name, T), **_on(assumption))
+
+
 def downpour(evidence: Evidence) -> list[Answer]:
     """16 learners of Downpour reach a top-1 of 75, 80 and 82 % less than 8 times as fast as SGD on one.
 
@@ -90,15 +94,11 @@ def downpour(evidence: Evidence) -> list[Answer]:
         for T in INTERVALS:
             for target in TARGETS:
                 alone = evidence.reached(target, problem="supervised", nodes=1, algorithm="allreduce", **lonely)
-                method = _method("downpour", T) | _on(assumption)
-                times = evidence.reached(target, problem="supervised", nodes=LEARNERS, **method)
+                times = _reached(evidence, target, "downpour", T, assumption)
                 numbers = f"SGD {alone.told('.1f', unit='s')}, Downpour {times.told('.1f', unit='s')}"
                 numbers += f": {faster(alone, times)}" if times.finite else ""
                 if assumption == ETHERNET:
-                    sasgd = evidence.reached(
-                        target, problem="supervised", nodes=LEARNERS, **_method("sasgd", T), **lonely
-                    )
-                    numbers += f" (SASGD {faster(alone, sasgd)})"
+                    numbers += f" (SASGD {faster(alone, _reached(evidence, target, 'sasgd', T, assumption))})"
                 verdict, n = smaller(alone, times.times(LEARNERS / 2)), min(len(alone.of), len(times.of))
                 part = f"n_push = n_fetch = {T}, {100 * target:g} %"
                 answers.append(Answer(verdict, numbers, n, part, assumption, BETWEEN))

@@ -65,7 +65,7 @@ def report(
         if output is not None and output.suffix not in (".html", ".htm"):
             raise ValueError(f"--output {output}: is a web page; let its name end in .html, and print it for a PDF")
         places = [results_dir, results_dir / "showcase"]
-        every = [study for study in map(studies.load, studies.names()) if study.paper == paper]
+        every = studies.of_paper(paper)
         mine = sorted((study for study in every if scale in study.lines), key=lambda study: not study.in_paper)
         if not mine:
             known = sorted({each for study in every for each in study.lines})

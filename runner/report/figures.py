@@ -1,5 +1,6 @@
 """Figures: top-1 or loss against epoch and time, what changes with the number of nodes, time split, and staleness."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +48,7 @@ _SPLIT_LOOKS = (("#0072B2", ""), ("#E69F00", "///"), ("#999999", "..."))  # told
 _FAR_APART = 6  # ends of training, from which on times are drawn on a logarithmic axis
 _HEADROOM = 0.08  # above the highest line, as a share of the axis
 
-RC: dict[Any, Any] = {
+_RC: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -62,7 +63,7 @@ RC: dict[Any, Any] = {
     "svg.hashsalt": "distsgd",  # the same figure gets the same ids, and so the same bytes
     "savefig.dpi": 200,
 }
-UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """For savefig, by format: the same figure has the same bytes whenever it is drawn."""
 
 
@@ -97,7 +98,7 @@ def draw(
             raise ValueError(f"--y {y} --x staleness: that draws the share of what was merged; leave --y out")
         frame = frames.summaries(runs)
         frames.check_keys("--by", by or (), frame)
-        with mpl.rc_context(RC):
+        with mpl.rc_context(_RC):
             return _histogram(frame, by or frames.row_keys(frame, ("method", "nodes"))), "staleness", []
     of_times = y is not None and QUANTITIES[y].key in OF_TIMES
     against_nodes = x == "nodes" or (x is None and of_times)
@@ -109,7 +110,7 @@ def draw(
     frame = frames.summaries(run for run in runs if against_nodes or not run.timing_only)
     frames.check_keys("--by", by or (), frame)
     quantity = QUANTITIES[y] if y not in ("top1", "error") else _of_a_model(QUANTITIES[y], frame)
-    with mpl.rc_context(RC):
+    with mpl.rc_context(_RC):
         if y == "time_split":
             return _split(frame, quantity, by), f"{y}-nodes", []
         if against_nodes:
@@ -128,13 +129,20 @@ def _of_a_model(quantity: Quantity, frame: "pd.DataFrame") -> Quantity:
     return replace(quantity, title=f"{quantity.title}{of}")
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write the figure in the format that the path ends in; folders are made."""
+def rendered(figure: "Figure", form: str, **settings: Any) -> bytes:
+    """The figure in a format: png, pdf, svg. With more of matplotlib's settings, where there are some."""
     import matplotlib as mpl
 
+    out = io.BytesIO()
+    with mpl.rc_context(_RC | settings):
+        figure.savefig(out, format=form, metadata=_UNDATED.get(form))
+    return out.getvalue()
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write the figure in the format that the path ends in; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(RC):
-        figure.savefig(path, metadata=UNDATED.get(path.suffix[1:]))
+    path.write_bytes(rendered(figure, path.suffix[1:]))
 
 
 def _learning_curves(

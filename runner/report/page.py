@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,12 +71,8 @@ class Page:
 
 def picture(figure: Figure) -> Picture:
     """The figure as an SVG that brings its own text."""
-    import matplotlib as mpl
+    from runner.report.figures import rendered
 
-    from runner.report.figures import RC, UNDATED
-
-    out = io.BytesIO()
-    with mpl.rc_context(RC | {"svg.fonttype": "path"}):  # a font that the reader's machine lacks would be wider
-        figure.savefig(out, format="svg", metadata=UNDATED["svg"])
-    encoded = base64.b64encode(out.getvalue()).decode()
+    svg = rendered(figure, "svg", **{"svg.fonttype": "path"})  # a font that the reader's machine lacks would be wider
+    encoded = base64.b64encode(svg).decode()
     return Picture(f"data:image/svg+xml;base64,{encoded}", figure.get_suptitle().replace("\n", " "))

@@ -31,9 +31,10 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
     """
     frame = frames.summaries(runs)
     asked = dict(study.table)
-    unread: list[str] = []
+    notes: list[str] = []
     if study.target is not None:
         frame, unread = frames.with_time_to(frame, runs, study.target)
+        notes = [tables.target_note(study.target), *unread]
     values = asked.pop("values", [])
     make = tables.pivot if "rows" in asked else tables.comparison
     try:
@@ -42,8 +43,7 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
         made = make(frame, **asked, values=measured or None)
     except ValueError as error:
         raise ConfigError(f"conf/experiment/{study.name}.yaml: table: {error}") from error
-    if study.target is not None:
-        made.notes.extend([tables.target_note(study.target), *unread])
+    made.notes.extend(notes)
     return made
 
 

@@ -74,6 +74,10 @@ def test_a_typed_method_chooses_among_the_lines() -> None:
         assert f"optimizer.reference_lr={rates[f'{method} {nodes}']:g}" in line
     with pytest.raises(ConfigError, match="algorithm=easgd: sgp/accuracy has no run of easgd"):
         lines_of("experiment=sgp/accuracy", "algorithm=easgd")
+    with pytest.raises(ConfigError, match=r"algorithm=sgp,allredcue: sgp/accuracy has no run of allredcue .*allreduce"):
+        lines_of("experiment=sgp/accuracy", "algorithm=sgp,allredcue")
+    with pytest.raises(ConfigError, match="algorithm=sgp: sgp/accuracy has no run of sgp"):
+        lines_of("experiment=sgp/accuracy", "algorithm=dpsgd", "algorithm=sgp")  # no run is of both
 
 
 def test_what_is_typed_has_the_rate_that_was_found_for_it() -> None:
