@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # it loads torch, and who only asks for a place has no need o
 
 UNTIL_KILLED_S = 900.0
 """A job that is preempted with a period of grace must not end by itself, or SLURM takes it for complete."""
+FIRST_PORT, PORTS = 20_000, 12_000
+"""Below what Linux gives to outgoing connections, from 32768 on; jobs on one node have ids much closer than this."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,19 @@ def job_id() -> str:
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
+def port(job: int) -> int:
+    """Where the tasks of a job meet, on its first node. Cells of an array have an id each, in SLURM_JOB_ID.
+
+    Submitit draws from 20000 to 60000, where it may hit what an outgoing connection has, or had within a minute.
+    """
+    return FIRST_PORT + job % PORTS
+
+
 def _join(config: Config, here: Place) -> None:
     """Put this process's place where torch looks for it."""
     from submitit.helpers import TorchDistributedEnvironment
 
+    os.environ.setdefault("MASTER_PORT", str(port(int(os.environ["SLURM_JOB_ID"]))))
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     os.environ["RANK"], os.environ["WORLD_SIZE"] = str(here.rank), str(configs.processes(config))
     os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = str(here.local_rank), str(config["gpus_per_node"])

@@ -21,7 +21,7 @@ from runner.config import Config
 from runner.identity import identity
 from runner.launchers import sbatch, slurm
 from runner.launchers.slurm_settings import Settings, minutes, parameters, shape
-from runner.launchers.slurm_task import place
+from runner.launchers.slurm_task import place, port
 from runner.prepare import resolve
 
 HOSTILE = 'it\'s a "b" $(touch c); `touch d` #e &f | g* ~ é ${HOME}'
@@ -362,3 +362,10 @@ def test_the_kind_of_launcher_is_part_of_a_runs_identity_and_its_settings_are_no
     settings = ("launcher.mem=3G", "launcher.time=7", "launcher.setup=[a]", "launcher.gpus_per_node=4")
     assert identity(on_slurm(*plain, *settings)) == identity(here)
     assert identity(configure("launcher=local", *plain, "dry_run=true")) == identity(configure(*plain))
+
+
+@given(st.integers(1, 2**26))
+def test_jobs_meet_where_no_outgoing_connection_comes_from_and_neighbours_never_on_one_port(job: int) -> None:
+    ports = [port(job + other) for other in range(1001)]  # the largest array of SLURM's default
+    assert len({*ports}) == len(ports)
+    assert 1024 < min(ports) <= max(ports) < 32768  # where Linux begins, unless told otherwise

@@ -57,6 +57,8 @@ def finished(folder: Path, count: int = 1) -> list[Path]:
     while not (len(runs(folder)) == count and all((run / "summary.json").exists() for run in runs(folder))):
         states = {run.name: content(run / "state.json") for run in runs(folder)}
         assert "failed" not in {state["status"] for state in states.values()}, states
+        raised = [path.read_text() for run in runs(folder) for path in run.glob("log/*.error.json")]
+        assert not raised, raised  # its state says so only once somebody looks
         assert time.monotonic() < deadline, states
         time.sleep(0.2)
     return runs(folder)
