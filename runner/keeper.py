@@ -7,7 +7,7 @@ import platform
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -16,14 +16,12 @@ from runner import checkpoints
 from runner.config import Config
 from runner.evaluation import gather
 from runner.halting import POLL_S, SIGNALS, Halt, HaltedError, default_store
+from runner.kept import Epochs
+from runner.parts import Parts
 from runner.recording import Journal, Recorder
 from runner.results import read_json, write_json
 from runner.runtimes.cut import Cut, settle
 from runner.runtimes.mesh import SharedClaims
-
-if TYPE_CHECKING:
-    from runner.asynchronous import Epochs
-    from runner.training import Parts
 
 Saved = dict[str, Any]
 

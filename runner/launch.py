@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import shlex
 import signal
-import subprocess
-import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -20,39 +15,15 @@ from rich.progress import Progress
 
 from runner import checkpoints, results
 from runner import config as configs
+from runner.cells import Cell, headings, open_folder, say, titles
 from runner.config import Config
-from runner.identity import method_name
 from runner.launchers import InterruptedRunError, RunFailedError, local
 from runner.launchers.progress import View, bars, count, shown
 from runner.launchers.virtual import SideBySide
 from runner.report.metrics import EVALUATED, duration, top1_key
 
-Cell = tuple[Config, list[str]]
-"""A resolved configuration, and the overrides that made it."""
 Launch = Callable[[Path, Config], None]
 """Runs a frozen configuration, in its folder, to its end: see `local.launch`."""
-
-
-def title(config: Config) -> str:
-    """A run in a few words: sgp (overlap=1) 4 nodes seed 0."""
-    nodes = config["nodes"]
-    each = f" x {config['gpus_per_node']}" if config["gpus_per_node"] > 1 else ""
-    size = f"{nodes} node{'s' if nodes > 1 else ''}{each}"
-    return f"{method_name(config)} {size} seed {config['seed']}"
-
-
-def titles(cells: Sequence[Cell]) -> list[str]:
-    """The title of each; of those that have the same but for the seed, with the words that tell them apart."""
-    plain = [title(config) for config, _ in cells]
-    words = [[word for word in overrides if not word.startswith("seed=")] for _, overrides in cells]
-    alike: dict[str, list[set[str]]] = defaultdict(list)
-    for name, mine in zip(plain, words, strict=True):
-        alike[name.rpartition(" ")[0]].append({*mine})
-    told = []
-    for name, mine in zip(plain, words, strict=True):
-        own = [word for word in mine if word not in set.intersection(*alike[name.rpartition(" ")[0]])]
-        told.append(f"{name}, {' '.join(own)}" if own else name)
-    return told
 
 
 def run_all(cells: list[Cell], console: Console) -> int:
@@ -112,9 +83,7 @@ class Sweep:
 
     def __init__(self, cells: Sequence[Cell], console: Console, progress: Progress) -> None:
         self.console, self.progress = console, progress
-        size = len(cells)
-        numbered = (f"[{k}/{size}] {name}" if size > 1 else name for k, name in enumerate(titles(cells), 1))
-        self._headings = iter(list(numbered))
+        self._headings = iter(headings(cells))
         self.over = self.exit_status = 0
         self.told = False  # of an interruption
 
@@ -257,55 +226,3 @@ def _help(config: Config, heading: str, console: Console) -> None:
         return
     local.launch(folder, config)
     say(console, f"{heading}: node {config['launcher']['node_rank']} has done its part  {folder}")
-
-
-def say(console: Console, line: str, style: str | None = None) -> None:
-    """A line as it stands: no markup, no wrapping."""
-    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
-
-
-def open_folder(
-    folder: Path, config: Config, overrides: list[str], status: str = "running", reason: str | None = None
-) -> results.Row | None:
-    """Make a run's folder, frozen configuration and all, for an attempt whose `results.lock` the caller holds.
-
-    An earlier attempt that has left a complete checkpoint is continued in its folder; any other is set aside.
-
-    Returns:
-        What is known of that checkpoint (`step`, `restarts`); None where the run begins at its start.
-    """
-    last = None if config["rerun"] or results.status(folder) == "finished" else checkpoints.newest(folder)
-    if folder.exists() and last is None:
-        results.set_aside(folder)
-    (folder / "log").mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(configs.freeze(config))
-    (folder / "overrides.txt").write_text("".join(f"{override}\n" for override in overrides))
-    told = folder / "environment.json"
-    if told.exists():  # of an earlier attempt, which goes on now
-        told.rename(folder / f"environment-{len(list(folder.glob('environment*.json')))}.json")
-    results.write_json(told, environment())
-    results.write_state(folder, status, reason)
-    return last
-
-
-def environment() -> results.Row:
-    """Versions, host, git commit and command, for environment.json."""
-    from runner.process import describe_machine
-
-    here = Path(__file__).resolve().parent
-    return {
-        **describe_machine(),
-        "host": platform.node(),
-        "command": shlex.join(sys.argv),
-        "commit": _git(here, "rev-parse", "HEAD"),
-        "dirty": bool(_git(here, "status", "--porcelain")),
-    }
-
-
-@cache
-def _git(here: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -20,8 +20,8 @@ from configuring import configure
 from gloo_processes import run_in_group
 
 from runner.config import Config, conf_dir
+from runner.parts import assemble
 from runner.runtimes.driver import Request
-from runner.training import assemble
 
 SETTINGS = (
     *("nodes=2", "dataset=synthetic", "model=resnet18_cifar", "batch_size=32", "device=cpu", "schedule=constant"),

@@ -23,11 +23,11 @@ from gloo_processes import run_in_group
 from algorithms.worker import Algorithm, Vector, Worker
 from runner.config import Config, ranks
 from runner.data import load
+from runner.parts import assemble
 from runner.prepare import make_model
 from runner.recording import Journal, Recorder
 from runner.runtimes.driver import iterates
 from runner.runtimes.processes import ProcessWorker
-from runner.training import assemble
 
 SETTLE = 3
 """Iterations at the start of a turn that do not count: the caches still hold another run's data."""

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from runner.composing import compose
 from runner.config import Config, ranks
+from runner.parts import Parts, assemble
 from runner.prepare import resolve
 from runner.simulation import Simulation
-from runner.training import Parts, assemble
 
 SMALL = ("dataset=digits", "model=mlp", "model.hidden=[16]", "batch_size=8", "device=cpu", "evaluation.every=1000")
 DOUBLE = ("problem.dtype=float64",)

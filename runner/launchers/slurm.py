@@ -21,8 +21,9 @@ from typing import Any
 
 from rich.console import Console
 
-from runner import jobs, launch, results
+from runner import jobs, results
 from runner.build import ConfigError
+from runner.cells import Cell, headings, open_folder, say, title
 from runner.config import Config
 from runner.launchers import sbatch, snapshot
 from runner.launchers.slurm_settings import parameters
@@ -34,8 +35,8 @@ MOST_CELLS = 500
 
 
 @dataclass
-class Cell:
-    """One configuration of a command line, and where it goes."""
+class Placed:
+    """A cell, and the folder that it goes to."""
 
     config: Config
     overrides: list[str]
@@ -52,7 +53,7 @@ class Cell:
         return json.dumps([parameters(self.config), self.config["launcher"], str(self.results_dir)], sort_keys=True)
 
 
-def submit(cells: list[tuple[Config, list[str]]], console: Console) -> int:
+def submit(cells: list[Cell], console: Console) -> int:
     """Submit what is not finished, queued or running, and say how to follow it.
 
     Returns:
@@ -61,7 +62,7 @@ def submit(cells: list[tuple[Config, list[str]]], console: Console) -> int:
     Raises:
         ConfigError: SLURM would not take one of the jobs; none is submitted.
     """
-    every = _cells(cells)
+    every = _placed(cells)
     ending = jobs.settle(cell.folder for cell in every)
     arrays = _arrays([cell for cell in every if not _skipped(cell, console, ending)])
     for array in arrays:
@@ -74,46 +75,43 @@ def submit(cells: list[tuple[Config, list[str]]], console: Console) -> int:
             if last.results_dir == Path("results").absolute()
             else f" --results-dir {shlex.quote(str(last.results_dir))}"
         )
-        launch.say(console, f"follow: experiments status{where}, experiments logs {last.folder.name}{where}")
+        say(console, f"follow: experiments status{where}, experiments logs {last.folder.name}{where}")
     return 1 if failures else 0
 
 
-def dry_run(cells: list[tuple[Config, list[str]]], console: Console) -> int:
+def dry_run(cells: list[Cell], console: Console) -> int:
     """Print the script of each array, and what `sbatch --test-only` says of it where there is one.
 
     Returns:
         The exit status: 0, or 1 where SLURM would not take one of them.
     """
     status = 0
-    for array in _arrays(_cells(cells)):
+    for array in _arrays(_placed(cells)):
         text, resources = _request(array, _place(array))
-        launch.say(console, f"\n# sbatch script of {', '.join(cell.heading for cell in array)}\n{text}")
+        say(console, f"\n# sbatch script of {', '.join(cell.heading for cell in array)}\n{text}")
         if not sbatch.available():
-            launch.say(console, "# not checked by SLURM: there is no sbatch here")
+            say(console, "# not checked by SLURM: there is no sbatch here")
             continue
         try:
-            launch.say(console, f"# sbatch --test-only: {sbatch.check(text, resources)}")
+            say(console, f"# sbatch --test-only: {sbatch.check(text, resources)}")
         except sbatch.UnreachableError as error:
-            launch.say(console, f"# not checked by SLURM: {error}")
+            say(console, f"# not checked by SLURM: {error}")
         except ConfigError as error:
-            launch.say(console, f"# {error}", style="red")
+            say(console, f"# {error}", style="red")
             status = 1
     return status
 
 
-def _cells(cells: list[tuple[Config, list[str]]]) -> list[Cell]:
-    headings = launch.titles(cells)
-    if len(cells) > 1:
-        headings = [f"[{number}/{len(cells)}] {heading}" for number, heading in enumerate(headings, 1)]
+def _placed(cells: list[Cell]) -> list[Placed]:
     return [
-        Cell(config, overrides, heading, results.run_folder(config))
-        for (config, overrides), heading in zip(cells, headings, strict=True)
+        Placed(config, overrides, heading, results.run_folder(config))
+        for (config, overrides), heading in zip(cells, headings(cells), strict=True)
     ]
 
 
-def _arrays(cells: list[Cell]) -> list[list[Cell]]:
+def _arrays(cells: list[Placed]) -> list[list[Placed]]:
     """The cells by shape of resources, in the order in which they were typed."""
-    shapes: dict[str, list[Cell]] = {}
+    shapes: dict[str, list[Placed]] = {}
     for cell in cells:
         shapes.setdefault(cell.shape, []).append(cell)
     return [
@@ -121,7 +119,7 @@ def _arrays(cells: list[Cell]) -> list[list[Cell]]:
     ]
 
 
-def _skipped(cell: Cell, console: Console, ending: Container[str] = ()) -> bool:
+def _skipped(cell: Placed, console: Console, ending: Container[str] = ()) -> bool:
     """Whether a cell need not be submitted, or not yet, which is then said.
 
     Args:
@@ -136,34 +134,34 @@ def _skipped(cell: Cell, console: Console, ending: Container[str] = ()) -> bool:
         why = f"job {job['job']} is still ending, skipped; type it again in a minute"
     else:
         return False
-    launch.say(console, f"{cell.heading}: {why}  {cell.folder}")
+    say(console, f"{cell.heading}: {why}  {cell.folder}")
     return True
 
 
-def _place(array: list[Cell]) -> Path:
+def _place(array: list[Placed]) -> Path:
     """The folder of a submission: submitit's files, what SLURM and srun print, the snapshot."""
     name = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     return array[0].results_dir / "runs" / ".slurm" / name
 
 
-def _request(array: list[Cell], place: Path) -> tuple[str, dict[str, Any]]:
+def _request(array: list[Placed], place: Path) -> tuple[str, dict[str, Any]]:
     """The script of an array, and the parameters that made it."""
     resources = _resources(array, place)
     return sbatch.script(place, len(array), resources, array[0].config["launcher"]["python"]), resources
 
 
-def _resources(array: list[Cell], place: Path) -> dict[str, Any]:
+def _resources(array: list[Placed], place: Path) -> dict[str, Any]:
     config = array[0].config
     resources = parameters(config)
     code = place / "code" if config["launcher"]["snapshot"] else snapshot.HOME
     setup = ['echo "distsgd: job ${SLURM_JOB_ID} begins" >&2', *resources["setup"], "export PYTHONSAFEPATH=1"]
     if config["launcher"]["snapshot"] or (code / "pyproject.toml").exists():  # else it is where Python looks anyway
         setup.append(f'export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+":$PYTHONPATH"}}')
-    title = launch.title(config) if len(array) == 1 else f"{array[0].folder.parent.name} {len(array)} cells"
-    return {**resources, "setup": setup, "job_name": re.sub(r"[^\w.=+-]+", "-", title, flags=re.ASCII).strip("-")[:100]}
+    name = title(config) if len(array) == 1 else f"{array[0].folder.parent.name} {len(array)} cells"
+    return {**resources, "setup": setup, "job_name": re.sub(r"[^\w.=+-]+", "-", name, flags=re.ASCII).strip("-")[:100]}
 
 
-def _submit(array: list[Cell], console: Console) -> bool:
+def _submit(array: list[Placed], console: Console) -> bool:
     """Make the folders and hand the array to sbatch. False where SLURM refuses; the runs have failed then."""
     with ExitStack() as held:
         mine = [cell for cell in array if _is_mine(cell, held, console)]
@@ -176,7 +174,7 @@ def _submit(array: list[Cell], console: Console) -> bool:
         steps = []
         for cell in mine:
             # queued from now on: once the job is there, a rank may say that it is running
-            last = launch.open_folder(cell.folder, cell.config, cell.overrides, "queued", "submitted to SLURM")
+            last = open_folder(cell.folder, cell.config, cell.overrides, "queued", "submitted to SLURM")
             steps.append(f", goes on from step {last['step']}" if last else "")
             (cell.folder / "job.json").unlink(missing_ok=True)  # of an earlier attempt
         tasks = [SlurmTask(str(cell.folder.absolute()), sys.path) for cell in mine]
@@ -186,13 +184,13 @@ def _submit(array: list[Cell], console: Console) -> bool:
             except sbatch.SubmissionError as error:
                 for cell in mine:
                     results.write_state(cell.folder, "failed", f"not submitted: {error}")
-                    launch.say(console, f"{cell.heading}: not submitted  {cell.folder}", style="red")
-                launch.say(console, str(error))
+                    say(console, f"{cell.heading}: not submitted  {cell.folder}", style="red")
+                say(console, str(error))
                 return False
             for cell, job in zip(mine, ids, strict=True):
                 _remember(cell, job, place)
         for cell, job, step in zip(mine, ids, steps, strict=True):
-            launch.say(console, f"{cell.heading}: submitted as job {job}{step}  {cell.folder}")
+            say(console, f"{cell.heading}: submitted as job {job}{step}  {cell.folder}")
     return True
 
 
@@ -206,15 +204,15 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _is_mine(cell: Cell, held: ExitStack, console: Console) -> bool:
+def _is_mine(cell: Placed, held: ExitStack, console: Console) -> bool:
     """Whether nobody else is submitting this cell, or has done so just now; its lock is then held."""
     if not held.enter_context(results.lock(cell.folder)):
-        launch.say(console, f"{cell.heading}: is being submitted by another process, skipped  {cell.folder}")
+        say(console, f"{cell.heading}: is being submitted by another process, skipped  {cell.folder}")
         return False
     return not _skipped(cell, console)
 
 
-def _remember(cell: Cell, job: str, place: Path) -> None:
+def _remember(cell: Placed, job: str, place: Path) -> None:
     """Write job.json; its paths are relative to results_dir."""
     log = place.relative_to(cell.results_dir)
     record = {

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from runner.config import Config, conf_dir, select, servers, workers
 from runner.data import load as load_dataset
+from runner.parts import assemble
 from runner.prepare import make_model, make_sampler
 from runner.problem import make_problem
 from runner.simulation import Simulation
-from runner.training import assemble
 
 CPU = torch.device("cpu")
 OPTIONS = sorted(path.stem for path in (conf_dir() / "algorithm").glob("*.yaml"))

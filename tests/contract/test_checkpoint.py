@@ -13,9 +13,9 @@ from torch import Tensor
 
 from runner.build import locate
 from runner.config import Config
+from runner.parts import assemble
 from runner.prepare import make_algorithm
 from runner.simulation import Simulation
-from runner.training import assemble
 
 OPTIONS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf/algorithm").glob("*.yaml"))
 SETTINGS = (*SMALL, "epochs=1", "dataset.train_samples=640", "optimizer.weight_decay=0.01")

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from runner.config import Config
+from runner.parts import assemble
 from runner.simulation import Simulation
-from runner.training import assemble
 
 TINY = (*SMALL, *DOUBLE, "gpus_per_node=1", "epochs=1", "optimizer=plain_sgd", "optimizer.lr=0.5", "schedule=constant")
 STEPS = 7

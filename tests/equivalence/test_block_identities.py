@@ -21,8 +21,8 @@ from torch.distributed.algorithms.model_averaging.averagers import PeriodicModel
 from torch.distributed.algorithms.model_averaging.hierarchical_model_averager import HierarchicalModelAverager
 
 from runner.config import Config
+from runner.parts import assemble
 from runner.simulation import Simulation
-from runner.training import assemble
 
 STEPS = 30
 SETTINGS = (*SMALL, *DOUBLE, "gpus_per_node=1", "epochs=2", "optimizer=sgd", "optimizer.lr=0.05")

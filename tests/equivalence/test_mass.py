@@ -10,8 +10,8 @@ from harness import DOUBLE, SMALL, collect, configure, run_processes, simulated
 from torch import Tensor
 
 from runner.config import Config
+from runner.parts import assemble
 from runner.simulation import Simulation
-from runner.training import assemble
 
 STILL = ("optimizer=sgd", "optimizer.lr=1e-30", "optimizer.weight_decay=0", "schedule=constant", "epochs=1")
 SLOWMO = ("algorithm=slowmo_osgp", "algorithm.slow_lr=1", "algorithm.slow_momentum=0", "algorithm.period=5")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from algorithms.topologies import one_peer_exponential, star
 from algorithms.topology import Mixing, Topology
 from runner.config import Config
-from runner.training import assemble
+from runner.parts import assemble
 
 pytestmark = pytest.mark.multiproc
 

@@ -19,11 +19,12 @@ from harness import SMALL, configure, run_processes
 from runner.config import Config, ranks, servers
 from runner.data import load
 from runner.data.sampling import Claims
+from runner.parts import assemble
 from runner.prepare import make_optimizer, make_sampler
 from runner.runtimes.gradients import Work
 from runner.runtimes.simulator import VirtualWorker
 from runner.simulation import Simulation, simulate
-from runner.training import assemble, train
+from runner.training import train
 
 EPOCHS, STEPS = 3, 5
 CENTRED = {"easgd": 1, "downpour": 2, "async_sgd": 2}

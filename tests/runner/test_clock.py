@@ -11,7 +11,7 @@ from harness import SMALL, configure, run_processes
 
 from runner.clock import Mark, TrainingClock
 from runner.config import Config
-from runner.training import assemble
+from runner.parts import assemble
 
 
 class FakeTime:

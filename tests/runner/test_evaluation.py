@@ -12,9 +12,9 @@ from torch import Tensor
 from runner.config import Config, ranks
 from runner.data import load
 from runner.evaluation import RECALIBRATION_BATCHES, Evaluator
+from runner.parts import Parts, assemble
 from runner.prepare import make_model, make_sampler
 from runner.problem import Problem, make_problem
-from runner.training import Parts, assemble
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.usefixtures("one_thread")]
 

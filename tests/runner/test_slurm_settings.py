@@ -33,7 +33,7 @@ def on_slurm(*overrides: str, **more: Any) -> Config:
 
 def script(*overrides: str, jobs: int = 1, **more: Any) -> list[str]:
     """The lines of the script for so many jobs."""
-    [cell] = slurm._cells([(on_slurm(*overrides, **more), [])])
+    [cell] = slurm._placed([(on_slurm(*overrides, **more), [])])
     return slurm._request([cell] * jobs, Path("/shared/place"))[0].splitlines()
 
 
@@ -234,7 +234,7 @@ def test_each_process_is_the_part_of_one_task(nodes: int, gpus: int, shards: int
 
 def cells(*arguments: str) -> list[slurm.Cell]:
     composed = compose(["launcher=slurm", "dry_run=true", "device=cpu", "model.hidden=[8]", *arguments])
-    return slurm._cells([(resolve(config), overrides) for config, overrides in composed])
+    return slurm._placed([(resolve(config), overrides) for config, overrides in composed])
 
 
 def test_cells_of_one_shape_make_one_array(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_the_array_and_its_cap() -> None:
 def test_a_hostile_place_reaches_python_as_it_is(tmp_path: Path) -> None:
     """The script, run by bash, with an srun that writes down what it is given."""
     place = tmp_path / HOSTILE
-    [cell] = slurm._cells([(on_slurm("launcher.snapshot=true", "launcher.setup=['export A=\"1 2\"']"), [])])
+    [cell] = slurm._placed([(on_slurm("launcher.snapshot=true", "launcher.setup=['export A=\"1 2\"']"), [])])
     text = slurm._request([cell], place)[0]
     (tmp_path / "bin").mkdir()
     srun = tmp_path / "bin/srun"

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from harness import DOUBLE, SMALL, configure, run_processes
 
 from runner.config import Config
-from runner.training import assemble
+from runner.parts import assemble
 
 pytestmark = pytest.mark.multiproc
 
