@@ -15,11 +15,8 @@ from rich.console import Console
 
 from runner import checkpoints, results
 from runner import config as configs
-from runner.config import Config
+from runner.config import Cell, Config
 from runner.identity import method_name
-
-Cell = tuple[Config, list[str]]
-"""A resolved configuration, and the overrides that made it."""
 
 
 def title(config: Config) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from runner import help as helps
 from runner.build import ConfigError
-from runner.config import Config, Schema, conf_dir, from_composed
+from runner.config import Cell, Schema, conf_dir, from_composed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,8 +28,6 @@ FLAGS_WITH_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     *("--info", "-i", "--experimental-rerun"),
 }
-Cell = tuple[Config, list[str]]
-"""A configuration, and its overrides."""
 
 
 def compose(arguments: list[str]) -> list[Cell]:
@@ -59,9 +58,15 @@ def compose(arguments: list[str]) -> list[Cell]:
 
 
 def compose_all(lines: list[list[str]]) -> list[list[Cell]]:
-    """As `compose` does each line by itself; what several lines load is loaded once."""
-    if len(lines) < 2 or any(word.startswith("-") and word != "-m" for line in lines for word in line):
+    """As `compose` does each line by itself; what several lines load is loaded once. Errors name the line."""
+    if len(lines) < 2:
         return [compose(line) for line in lines]
+    if any(word.startswith("-") and word != "-m" for line in lines for word in line):
+        composed = []
+        for line in lines:
+            with naming(line):
+                composed.append(compose(line))
+        return composed
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -73,9 +78,18 @@ def compose_all(lines: list[list[str]]) -> list[list[Cell]]:
         assert hydra is not None
         composer = sweeps.Composer.of(hydra.config_loader, _site())
         for line in lines:
-            with _set_up(line):
+            with naming(line), _set_up(line):
                 composed.append(_checked(list(composer.line([word for word in line if word != "-m"]))))
     return composed
+
+
+@contextlib.contextmanager
+def naming(line: list[str]) -> Iterator[None]:
+    """What is wrong inside is told with the line that it is in, of the several that a study has."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{error}\n(in the line: {shlex.join(line)})") from error
 
 
 @contextlib.contextmanager

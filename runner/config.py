@@ -17,6 +17,8 @@ from runner.build import ConfigError
 
 Config = dict[str, Any]
 """A resolved configuration: plain containers, the tree of conf/ plus `choices` (group -> chosen option) and `typed`."""
+Cell = tuple[Config, list[str]]
+"""One configuration of a command line, and the overrides that made it."""
 
 
 @dataclass

@@ -15,8 +15,8 @@ from rich.progress import Progress
 
 from runner import checkpoints, results
 from runner import config as configs
-from runner.cells import Cell, headings, open_folder, say, titles
-from runner.config import Config
+from runner.cells import headings, open_folder, say, titles
+from runner.config import Cell, Config
 from runner.launchers import InterruptedRunError, RunFailedError, local
 from runner.launchers.progress import View, bars, count, shown
 from runner.launchers.virtual import SideBySide

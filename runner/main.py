@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 from runner import help as helps
 from runner import studies
 from runner.build import ConfigError
-from runner.composing import compose_all
-from runner.config import Config, on_slurm
+from runner.composing import compose_all, naming
+from runner.config import Cell, Config, on_slurm
 
 
 def main() -> None:
@@ -37,10 +38,10 @@ def _main(arguments: list[str]) -> int:
     lines = [studies.expand(study, scale, arguments) for study, scale in asked] or [[arguments]]
     composed = [[cell for line in compose_all(each) for cell in line] for each in lines]
     if asked:
-        from runner.report.study import check_figures
+        from runner.report.study import check
 
         for study, _ in asked:
-            check_figures(study)
+            check(study)
     if not any(composed):  # --cfg and the like have answered already
         return 0
     from runner.launchers import local
@@ -53,11 +54,10 @@ def _main(arguments: list[str]) -> int:
     from rich.console import Console
 
     from runner.launch import dry_run, run_all
-    from runner.prepare import resolve
     from runner.results import run_folder
 
     console = Console(highlight=False)
-    resolved = [[(resolve(config), overrides) for config, overrides in each] for each in composed]
+    resolved = [[_resolved(cell, bool(asked)) for cell in each] for each in composed]
     cells = list({run_folder(cell[0]): cell for each in resolved for cell in each}.values())  # studies share some
     configs = [config for config, _ in cells]
     told = [
@@ -74,11 +74,19 @@ def _main(arguments: list[str]) -> int:
     if exit_status < 128 and not any(map(on_slurm, configs)):
         from runner.study_runs import show
 
-        part = "-part" if studies.narrowed(arguments) else ""  # of which figures do not take the place of the whole's
+        part = studies.narrowing(arguments)
         for (study, scale), each in zip(asked, resolved, strict=False):
             shown = show(study, scale, [config for config, _ in each], Path(configs[0]["results_dir"]), part)
             console.print(shown, soft_wrap=True, markup=False)
     return exit_status
+
+
+def _resolved(cell: Cell, of_a_study: bool) -> Cell:
+    from runner.prepare import resolve
+
+    config, overrides = cell
+    with naming(overrides) if of_a_study else contextlib.nullcontext():
+        return resolve(config), overrides
 
 
 def _about(study: studies.Study, scale: str, cells: list[Config]) -> list[str]:

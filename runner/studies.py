@@ -25,6 +25,8 @@ from runner.identity import is_outside
 
 SCALES = ("paper", "virtual", "laptop")
 """The paper's own setting on a real cluster; one simulated, with a small task; a few minutes on two cores."""
+LONGEST_PART = 150
+"""Of a file's name, in characters; file systems end at 255."""
 SHAPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("title", "source", "of"), (str,)),
     **dict.fromkeys(("notes", "by", "figures", *SCALES), (list,)),
@@ -208,10 +210,15 @@ def expand(study: Study, scale: str, arguments: list[str]) -> list[list[str]]:
     return [[*command, *flags] for command in commands]
 
 
-def narrowed(arguments: list[str]) -> bool:
-    """Whether what is typed makes other runs of a study than its own, or fewer."""
-    keys = {_key(word) for word in arguments if "=" in word} - {"experiment", "scale"}
-    return any(not is_outside(key) for key in keys)
+def narrowing(arguments: list[str]) -> str:
+    """What is typed that makes other runs of a study than its own, or fewer, for names of files; often nothing.
+
+    >>> narrowing(["experiment=sgp/accuracy", "scale=laptop", "nodes=4", "seed=0,1", "results_dir=x"])
+    '-nodes=4-seed=0,1'
+    """
+    words = {word for word in arguments if "=" in word and _key(word) not in ("experiment", "scale")}
+    words = {word for word in words if not word.startswith("-") and not is_outside(_key(word))}
+    return "".join("-" + re.sub(r"[^\w.,=+]+", "_", word) for word in sorted(words))[:LONGEST_PART]
 
 
 def is_study(name: str) -> bool:

@@ -12,7 +12,8 @@ from runner import identity, studies
 from runner.build import ConfigError
 from runner.composing import compose_all
 from runner.config import Config, known_lr
-from runner.report.runs import Run, finished, parsed, read_run
+from runner.report.configured import parsed
+from runner.report.runs import Run, finished, read_run
 
 OF_THE_MACHINE = {"launcher", "device", "backend", "threads_per_worker"}
 """Settings that a machine gives to a run where nobody has chosen."""
@@ -75,7 +76,7 @@ def show(study: studies.Study, scale: str, cells: Sequence[Config], results_dir:
     """The study's table, of those of these cells that have finished, and where its figures have been written.
 
     Args:
-        part: what figures' names end in, beside the scale.
+        part: what figures' names end in, beside the scale: of a part of a study, what was typed to narrow it.
     """
     from runner.report import figures, formats
     from runner.report.study import figures_of, table_of

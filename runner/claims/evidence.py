@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 
 from runner.identity import as_typed, content, is_outside
+from runner.report.configured import parsed
 from runner.report.curves import Heights, mean_height, not_before, time_to, top1_curve
-from runner.report.runs import Run, finished, parsed, shorten
+from runner.report.runs import Run, finished, shorten
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ Where = Annotated[
     typer.Option(
         "--where",
         metavar="KEY=VALUE",
-        help="Only runs with this setting; KEY=A,B for either. May be repeated.",
+        help="Only runs with this setting, e.g. nodes=4 or algorithm.overlap=1; KEY=A,B for either. May be repeated.",
         show_default=False,
     ),
 ]

@@ -23,8 +23,8 @@ from rich.console import Console
 
 from runner import jobs, results
 from runner.build import ConfigError
-from runner.cells import Cell, headings, open_folder, say, title
-from runner.config import Config
+from runner.cells import headings, open_folder, say, title
+from runner.config import Cell, Config
 from runner.launchers import sbatch, snapshot
 from runner.launchers.slurm_settings import parameters
 from runner.launchers.slurm_task import SlurmTask

@@ -16,7 +16,7 @@ from runner.config import Config
 from runner.launchers import failures
 from runner.launchers.slurm_settings import shape
 from runner.launchers.slurm_task import place
-from runner.report.runs import parsed
+from runner.report.configured import parsed
 from runner.results import Row
 
 BEGINS = re.compile(r"^distsgd: job \S+ begins$", re.MULTILINE)

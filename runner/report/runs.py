@@ -9,22 +9,19 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from runner.build import nearest
+from runner.identity import as_typed
+from runner.report import configured
 from runner.report.metrics import top1_key
 
 STATUSES = ("queued", "running", "finished", "failed", "interrupted")
 ACTIVE = ("queued", "running")
 DESERTED = "its launcher was killed, or its machine went down; the same command takes it up again"
 _RUN_FILES = {"config.yaml", "state.json", "summary.json"}
-_NEEDED = re.compile(
-    rb"^\w+: .*\n|^(?:algorithm|choices):\n(?:  .*\n)+|^(?:launcher|problem|cost):\n(?:  .*\n)*?  (?:kind|of): .*\n",
-    re.MULTILINE,
-)
-"""Of a configuration as the runner writes it, what `_from_config` reads."""
 _OF_A_STUDY = re.compile(r"/(?:tuning_)?(paper|virtual|laptop)$")
 """Among experiments; its group is the scale: see `runner.studies`."""
 _DEEPEST = 8  # levels below runs/; ends a loop of symbolic links
@@ -87,7 +84,8 @@ class Run:
             values["evaluated_model"] = values.get("evaluated_model") or "mean"
             values["top1"] = values.get(top1_key(values["evaluated_model"]))
         else:
-            values = _from_config(self.folder / "config.yaml")
+            found = configured.as_summarised(self.folder / "config.yaml")
+            values = {key: found.get(key) for key in (*_TEXTS, *COUNTS, "epochs") if _is_scalar(found.get(key))}
         values |= {"identity": self.identity, "status": self.status, "group": self.group, "method": method(values)}
         of_a_study = _OF_A_STUDY.search(values.get("experiment") or "")
         values["scale"] = of_a_study[1] if of_a_study else None
@@ -96,6 +94,12 @@ class Run:
             seconds = values.get(f"{part}_s")
             values[f"{part}_share"] = seconds / total if seconds is not None and total else None
         return {key: value if _is_scalar(value) else json.dumps(value, sort_keys=True) for key, value in values.items()}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Its whole configuration by dotted keys, as they are typed; nothing where that cannot be read."""
+        found = configured.flat(self.folder / "config.yaml")
+        return {key: value if _is_scalar(value) else as_typed(value) for key, value in found.items()}
 
 
 def method(values: dict[str, Any]) -> str:
@@ -113,9 +117,9 @@ def find_runs(results_dir: Path | str, experiment: str | None = None, where: Ite
     """Return the runs below `results_dir`/runs, in the order of their paths.
 
     `experiment` keeps the runs of an experiment or algorithm and of everything below it (`sgp` keeps `sgp/table1`).
-    Each entry of `where` is `key=value` or `key=value,value`; all must hold. Runs that could not be read are kept, for
-    the reader to be told. Raises LookupError where there is nothing to report, ValueError for an unknown experiment or
-    key.
+    Each entry of `where` is `key=value` or `key=value,value`; all must hold. A key with dots (algorithm.overlap) is one
+    of the configuration. Runs that could not be read are kept, for the reader to be told. Raises LookupError where
+    there is nothing to report, ValueError for an unknown experiment or key.
     """
     root = Path(results_dir) / "runs"
     if experiment is not None and not (
@@ -161,12 +165,13 @@ def filter_runs(runs: list[Run], where: Iterable[str]) -> list[Run]:
         if not equals or not key:
             raise ValueError(f"--where {condition}: write key=value or key=value,value, for example --where nodes=4")
         readable = [run for run in runs if run.readable]
-        known = sorted({name for run in readable for name in run.values})
+        its = {run.folder: run.values if "." not in key else run.settings for run in readable}
+        known = sorted({name for values in its.values() for name in values})
         if readable and key not in known:
             raise unknown_name("--where", key, known)
-        runs = [run for run in runs if not run.readable or _matches(run.values.get(key), wanted)]
+        runs = [run for run in runs if not run.readable or _matches(its[run.folder].get(key), wanted)]
         if not any(run.readable for run in runs):
-            there = [_plain(value) for value in sorted({run.values.get(key) for run in readable}, key=natural_order)]
+            there = [_plain(x) for x in sorted({values.get(key) for values in its.values()}, key=natural_order)]
             raise LookupError(f"no run with {condition}; {key} is {shorten(there) if there else 'in no run'}")
     return runs
 
@@ -301,49 +306,6 @@ def _wrong_in(summary: dict[str, Any], path: Path) -> str | None:
             if value is not None and not fits(value):
                 return f"{path}: {key} is {value!r}, not {kind}"
     return None
-
-
-@lru_cache(maxsize=1000)
-def parsed(text: bytes) -> Any:
-    """YAML. Most entries of a sweep's configurations are the same."""
-    import yaml
-
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # 10 times as fast
-
-
-def _from_config(path: Path) -> dict[str, Any]:
-    """What the configuration of an unfinished run says under a summary's keys; nothing where it cannot be read.
-
-    The options chosen for `algorithm`, `dataset` and the like stand under `choices`.
-    """
-    import yaml
-
-    try:
-        text = path.read_bytes()
-        entries = _NEEDED.findall(text)
-        try:
-            config = {key: value for entry in entries for key, value in parsed(entry).items()} or parsed(text)
-        except (yaml.YAMLError, AttributeError):  # not as the runner writes it
-            config = parsed(text)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return {}
-    if not isinstance(config, dict):
-        return {}
-    algorithm, choices, launcher, problem, cost = (
-        value if isinstance(value := config.get(key), dict) else {}
-        for key in ("algorithm", "choices", "launcher", "problem", "cost")
-    )
-    config = config | choices | {"launcher": launcher.get("kind")}  # another one: the parsed is kept
-    if problem.get("kind") == "none":
-        config |= {"dataset": None, "model": None}
-    if launcher.get("kind") == "simulated":
-        config |= {"clock": "virtual", "time_as_for": cost.get("of")}
-    else:
-        config |= dict.fromkeys(("cluster", "cost", "failures")) | {"clock": "wall" if launcher else None}
-    nodes, gpus = config.get("nodes"), config.get("gpus_per_node")
-    if isinstance(nodes, int) and isinstance(gpus, int) and algorithm:
-        config["workers"] = nodes if algorithm.get("worker", "node") == "node" else nodes * gpus
-    return {key: config.get(key) for key in (*_TEXTS, *COUNTS, "epochs") if _is_scalar(config.get(key))}
 
 
 def _matches(value: Any, wanted: str) -> bool:

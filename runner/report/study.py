@@ -29,6 +29,7 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
         LookupError: none of the runs has finished.
         ConfigError: the study's file asks for a key or value that there is not.
     """
+    check(study)
     frame = frames.summaries(runs)
     asked = dict(study.table)
     notes: list[str] = []
@@ -38,7 +39,6 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
     values = asked.pop("values", [])
     make = tables.pivot if "rows" in asked else tables.comparison
     try:
-        frames.check_values("values", [value for value in values if value not in METRICS], frame)
         measured = [value for value in values if value in frame and frame[value].notna().any()]
         made = make(frame, **asked, values=measured or None)
     except ValueError as error:
@@ -47,12 +47,16 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
     return made
 
 
-def check_figures(study: Study) -> None:
+def check(study: Study) -> None:
     """Before its runs are made.
 
     Raises:
-        ConfigError: the study's file asks for a figure that there is not.
+        ConfigError: the study's file asks for a value or a figure that there is not.
     """
+    for value in study.table.get("values", []):
+        if value not in METRICS:
+            what = f"conf/experiment/{study.name}.yaml: table: values"
+            raise ConfigError(f"{what}: there is no {value!r}; {nearest(str(value), METRICS)}")
     allowed = {"x": ("epoch", "time", "nodes", "staleness"), "y": tuple(figures.QUANTITIES)}
     for asked in study.figures:
         for key, value in asked.items():
@@ -70,7 +74,7 @@ def figures_of(study: Study, scale: str, runs: Sequence[Run]) -> tuple[list[tupl
 
     One that shows a part of what another does is left out, as where another scale has learners that this one has not.
     """
-    check_figures(study)
+    check(study)
     drawn: list[tuple[str, Figure]] = []
     problems: list[str] = []
     wanted: list[tuple[dict[str, Any], dict[str, Any], dict[Path, Run]]] = []

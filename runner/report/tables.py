@@ -1,7 +1,7 @@
 """The tables: one row a run, one row a method with its seeds folded, or two settings against each other."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ _SPARE = {"method": 2, "workers": 2, "seed": 3, **_TOP1, "model": 5, "dataset": 
 
 def run_list(runs: Sequence[Run]) -> Table:
     """One row a run, finished or not, with the first line of the reason why one has stopped."""
-    from runner.report import frames
+    from runner.report import derived, frames
 
     shown = sorted(
         (run for run in runs if run.readable),
@@ -28,16 +28,19 @@ def run_list(runs: Sequence[Run]) -> Table:
             natural_order(x) for x in (run.group, *map(run.values.get, ("method", "workers", "seed")), run.identity)
         ],
     )
+    finished = [run for run in shown if run.summary is not None]
+    values = {run.folder: run.values for run in shown}
+    told = derived.share_settings(run.values for run in finished)
+    values |= {run.folder: row for run, row in zip(finished, told, strict=True)}
     settings = ["workers", "dataset", "model", "seed"]
     if any(run.values["method"] not in (run.group, "?") for run in shown):
         settings.insert(0, "method")
-    clocks = {run.values.get("clock") for run in shown if run.summary is not None}
+    clocks = {run.values.get("clock") for run in finished}
     if len(clocks) > 1:
         settings.append("clock")
     settings += [key for key in frames.OF_VIRTUAL_RUNS if len({run.values.get(key) for run in shown} - {None}) > 1]
-    if len({run.values.get("settings") for run in shown if run.summary is not None}) > 1:
-        settings.append("settings")
-    top1 = frames.shown_top1(run.values for run in shown)
+    settings += [key for key in ("settings", "lr") if _tells_apart(key, settings, values.values())]
+    top1 = frames.shown_top1(values.values())
     if top1 == "top1":
         settings.append("evaluated_model")
     columns = [
@@ -45,7 +48,7 @@ def run_list(runs: Sequence[Run]) -> Table:
         Column("group", "experiment", spare=1),
         Column("identity", "identity"),
         *(
-            Column(key, header_of(key), _kind(run.values.get(key) for run in shown), spare=_SPARE.get(key, 4))
+            Column(key, header_of(key), _kind(row.get(key) for row in values.values()), spare=_SPARE.get(key, 4))
             for key in settings
         ),
         *(Column(key, metric_of(key).header, metric_of(key).kind, spare=_SPARE[key]) for key in (top1, "epoch_time_s")),
@@ -53,7 +56,7 @@ def run_list(runs: Sequence[Run]) -> Table:
     ]
     rows = [
         [
-            *(Cell(run.values.get(column.key)) for column in columns[:-1]),
+            *(Cell(values[run.folder].get(column.key)) for column in columns[:-1]),
             Cell(_when(run.state.get("updated"))),
             Cell((str(run.state.get("reason") or "").strip().splitlines() or [""])[0]),
         ]
@@ -65,6 +68,12 @@ def run_list(runs: Sequence[Run]) -> Table:
         rows = [row[:-1] for row in rows]
     notes = [f"Times on the {clock} clock." for clock in clocks if len(clocks) == 1 and clock]
     return Table("", columns, rows, [*notes, *frames.time_notes(run.values for run in shown)])
+
+
+def _tells_apart(key: str, keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether some of the rows that have it agree in all of `keys` and differ in `key`."""
+    found = {(tuple(map(row.get, keys)), row[key]) for row in rows if row.get(key) is not None}
+    return len(found) > len({others for others, _ in found})
 
 
 def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: Sequence[str] | None = None) -> Table:

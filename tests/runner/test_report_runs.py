@@ -61,6 +61,23 @@ def test_text_that_looks_like_a_number_is_text(tmp_path: Path) -> None:
         find_runs(tmp_path, where=["dataset=4.0"])
 
 
+def test_a_key_with_dots_is_one_of_the_configuration(tmp_path: Path) -> None:
+    for identity, overlap, hidden in (("aa", 0, [16]), ("bb", 1, [16, 8])):
+        config = write_run(tmp_path, identity=identity) / "config.yaml"
+        content = json.loads(config.read_text())
+        content["algorithm"]["overlap"], content["model"]["hidden"] = overlap, hidden
+        config.write_text(json.dumps(content))
+    (write_run(tmp_path, identity="cc") / "config.yaml").write_text("{")
+    runs = find_runs(tmp_path)
+    assert identities(filter_runs(runs, ["algorithm.overlap=1"])) == ["bb"]
+    assert identities(filter_runs(runs, ["algorithm.overlap=0,1"])) == ["aa", "bb"]
+    assert identities(filter_runs(runs, ["model.hidden=[16,8]"])) == ["bb"]
+    with pytest.raises(ValueError, match=r"--where: there is no 'algorithm.overlp'; did you mean algorithm.overlap"):
+        filter_runs(runs, ["algorithm.overlp=1"])
+    with pytest.raises(LookupError, match=r"no run with algorithm.overlap=2; algorithm.overlap is null, 0, 1"):
+        filter_runs(runs, ["algorithm.overlap=2"])
+
+
 def test_wrong_filters_are_named_with_what_is_allowed(results: Path) -> None:
     runs = find_runs(results)
     with pytest.raises(ValueError, match=r"--where: there is no 'node'; did you mean nodes\?"):

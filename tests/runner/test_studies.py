@@ -8,10 +8,11 @@ import pytest
 
 from runner import studies
 from runner.build import ConfigError
+from runner.composing import compose_all
 from runner.deviations import deviations_of, paper_setting
 from runner.identity import identity
 from runner.prepare import resolve
-from runner.report.study import check_figures
+from runner.report.study import check
 from runner.study_runs import cells_of
 
 CASES = [(name, scale) for name in studies.names() for scale in studies.load(name).lines]
@@ -58,8 +59,8 @@ def test_what_is_typed_goes_into_every_line_in_place_of_what_is_there() -> None:
         assert line[:2] == ["-m", "experiment=sgp/laptop"]
         assert "dry_run=true" in line
         assert line[-2:] == ["--config-dir", "x"]
-    assert studies.narrowed([*typed])
-    assert not studies.narrowed(["experiment=sgp/accuracy", "scale=laptop", "results_dir=x", "launcher.threads=1"])
+    assert studies.narrowing([*typed]) == "-seed=7"
+    assert studies.narrowing(["experiment=sgp/accuracy", "scale=laptop", "results_dir=x", "launcher.threads=1"]) == ""
 
 
 def test_a_typed_method_chooses_among_the_lines() -> None:
@@ -149,7 +150,28 @@ def test_a_quote_that_is_not_closed_is_told_by_file(conf: Path) -> None:
 def test_a_figure_that_there_is_not_is_refused(figure: str, said: str, conf: Path) -> None:
     write_study(conf, f"  - algorithm=sgp\nfigures: [{figure}]\n")
     with pytest.raises(ConfigError, match=said):
-        check_figures(studies.load("mine/one"))
+        check(studies.load("mine/one"))
+
+
+def test_a_value_that_there_is_not_is_refused(conf: Path) -> None:
+    write_study(conf, "  - algorithm=sgp\ntable: {values: [epoch_time]}\n")
+    with pytest.raises(ConfigError, match=r"mine/one\.yaml: table: values: .*'epoch_time'; did you mean epoch_time_s"):
+        check(studies.load("mine/one"))
+
+
+@pytest.mark.parametrize("flags", [[], ["--config-dir", "."]])
+def test_a_mistake_in_one_of_several_lines_names_the_line(flags: list[str]) -> None:
+    lines = [["-m", "algorithm=sgp", *flags], ["-m", "algorithm=easgd", "algorithm.tua=3", *flags]]
+    with pytest.raises(ConfigError) as raised:
+        compose_all(lines)
+    assert str(raised.value).startswith("algorithm.tua")
+    assert "(in the line: -m algorithm=easgd algorithm.tua=3" in str(raised.value)
+
+
+def test_parts_of_a_study_have_names_that_files_can_have() -> None:
+    typed = ["experiment=sgp/accuracy", "cluster.compute.slow={3: 4}", "nodes=4,8", "--config-dir=x"]
+    assert studies.narrowing(typed) == "-cluster.compute.slow=_3_4_-nodes=4,8"
+    assert len(studies.narrowing([f"seed={','.join(map(str, range(200)))}"])) == studies.LONGEST_PART
 
 
 def test_a_misspelt_key_of_a_study_is_named(conf: Path) -> None:
