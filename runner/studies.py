@@ -10,6 +10,7 @@ An entry that is a mapping of lists stands for the lines that have one of each; 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import shlex
@@ -217,8 +218,9 @@ def narrowing(arguments: list[str]) -> str:
     '-nodes=4-seed=0,1'
     """
     words = {word for word in arguments if "=" in word and _key(word) not in ("experiment", "scale")}
-    words = {word for word in words if not word.startswith("-") and not is_outside(_key(word))}
-    return "".join("-" + re.sub(r"[^\w.,=+]+", "_", word) for word in sorted(words))[:LONGEST_PART]
+    typed = "".join(f"-{word}" for word in sorted(words) if not (word.startswith("-") or is_outside(_key(word))))
+    name = re.sub(r"[^\w.,=+-]+", "_", typed)[:LONGEST_PART]
+    return name if name == typed else f"{name}-{hashlib.sha256(typed.encode()).hexdigest()[:6]}"
 
 
 def is_study(name: str) -> bool:
@@ -276,6 +278,10 @@ def _check(name: str, content: dict[str, Any]) -> None:
     options = ("rows", "columns", "values") if {"rows", "columns"} & table.keys() else ("by", "values")
     if strange := [key for key in table if key not in options]:
         raise _wrong(name, f"table: {strange[0]}: there is no such key; {nearest(strange[0], options)}")
+    for key, value in table.items():
+        several = key in ("by", "values")
+        if not isinstance(value, list if several else str) or not all(isinstance(each, str) for each in value):
+            raise _wrong(name, f"table: {key}: {value}: must be {'a list of words' if several else 'a word'}")
     if "rows" in options and not {"rows", "columns"} <= table.keys():
         raise _wrong(name, "table: has one of rows and columns; name both")
     for figure in content.get("figures", []):

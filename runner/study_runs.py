@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yaml import YAMLError
-
 from runner import identity, studies
 from runner.build import ConfigError
 from runner.composing import compose_all
-from runner.config import Config, known_lr
-from runner.report.configured import parsed
+from runner.config import Config, known_lr, simulated
+from runner.report import configured
 from runner.report.runs import Run, finished, read_run
 
 OF_THE_MACHINE = {"launcher", "device", "backend", "threads_per_worker"}
@@ -33,19 +31,23 @@ def cells_of(study: studies.Study, scale: str) -> list[Config]:
 def found(cells: Sequence[Config], preset: str, places: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Those of the cells that have finished, each once, the first place first; and what could not be read.
 
-    A cell that cannot run here, for want of its data or of a cluster, has been run elsewhere: its runs are those that
-    have all its settings.
+    A cell that cannot run here, for want of its data or of a cluster, or has not, may have been run elsewhere: its runs
+    are those that have all its settings, whatever the machine.
     """
     from runner.prepare import resolve
 
-    wanted, elsewhere = set(), []
+    runs, problems = finished(preset, places)
+    here, elsewhere = set(), []
     for config in cells:
         try:
-            wanted.add(identity.identity(resolve(config)))
+            name = identity.identity(resolve(config))
         except ConfigError:
+            name = ""
+        if name in runs:
+            here.add(name)
+        else:
             elsewhere.append(_fixed(config) | {"optimizer.lr": known_lr(config)})
-    runs, problems = finished(preset, places)
-    return [run for name, run in runs.items() if name in wanted or (elsewhere and _is_one_of(run, elsewhere))], problems
+    return [run for name, run in runs.items() if name in here or (elsewhere and _is_one_of(run, elsewhere))], problems
 
 
 def runs_of(those: Sequence[studies.Study], scale: str, places: Sequence[Path]) -> list[Run]:
@@ -55,14 +57,15 @@ def runs_of(those: Sequence[studies.Study], scale: str, places: Sequence[Path]) 
 
 
 def _fixed(config: Config) -> dict[str, Any]:
-    """What determines results, whatever the machine."""
-    return {key: value for key, value in identity.flat(identity.content(config)) if key not in OF_THE_MACHINE}
+    """What determines results, whatever the machine; a virtual one is no machine."""
+    settings = {key: value for key, value in identity.flat(identity.content(config)) if key not in OF_THE_MACHINE}
+    return settings | {"simulated": simulated(config)}
 
 
 def _is_one_of(run: Run, cells: Sequence[dict[str, Any]]) -> bool:
     try:
-        its = _fixed(parsed((run.folder / "config.yaml").read_bytes()))
-    except (OSError, ValueError, YAMLError, LookupError, TypeError, AttributeError):
+        its = _fixed(configured.whole(run.folder / "config.yaml"))
+    except (ValueError, LookupError, TypeError, AttributeError):
         return False
 
     def differing(cell: dict[str, Any]) -> set[str]:

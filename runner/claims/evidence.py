@@ -12,10 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from runner.identity import as_typed, content, is_outside
-from runner.report.configured import parsed
+from runner.report import configured
 from runner.report.curves import Heights, mean_height, not_before, time_to, top1_curve
 from runner.report.runs import Run, finished, shorten
 
@@ -220,10 +218,10 @@ def _settings(run: Run) -> dict[str, Any] | None:
     None where it cannot be read: such a run is evidence of nothing.
     """
     try:
-        config: dict[str, Any] = parsed((run.folder / "config.yaml").read_bytes())
+        config = configured.whole(run.folder / "config.yaml")
         choices: dict[str, Any] = config["choices"]
         return _nodes(config, "") | choices | {"problem": config["problem"]["kind"]}
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
@@ -242,10 +240,9 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
 
 def _content(run: Run) -> str:
     """What makes its identity, but for the seed: keys that have no effect, or came later, do not count."""
-    config = parsed((run.folder / "config.yaml").read_bytes())
     try:
-        return json.dumps(content(config) | {"seed": None}, sort_keys=True)
-    except (LookupError, TypeError, AttributeError):  # not as the runner writes it
+        return json.dumps(content(configured.whole(run.folder / "config.yaml")) | {"seed": None}, sort_keys=True)
+    except (ValueError, LookupError, TypeError, AttributeError):  # not as the runner writes it
         return run.identity
 
 

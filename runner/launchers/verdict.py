@@ -10,13 +10,11 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-import yaml
-
 from runner.config import Config
 from runner.launchers import failures
 from runner.launchers.slurm_settings import shape
 from runner.launchers.slurm_task import place
-from runner.report.configured import parsed
+from runner.report import configured
 from runner.results import Row
 
 BEGINS = re.compile(r"^distsgd: job \S+ begins$", re.MULTILINE)
@@ -92,10 +90,9 @@ def _time(text: str) -> float:
 def _config(folder: Path) -> Config | None:
     """The run's configuration; None where it cannot be read."""
     try:
-        config = parsed((folder / "config.yaml").read_bytes())
-    except (OSError, yaml.YAMLError):
+        return configured.whole(folder / "config.yaml")
+    except ValueError:
         return None
-    return config if isinstance(config, dict) else None
 
 
 def rank_of(task: int, config: Config | None) -> int | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-
-from runner import identity
 
 _NEEDED = re.compile(
     rb"^\w+: .*\n|^(?:algorithm|choices):\n(?:  .*\n)+|^(?:launcher|problem|cost):\n(?:  .*\n)*?  (?:kind|of): .*\n",
@@ -20,8 +19,44 @@ _NEEDED = re.compile(
 
 @lru_cache(maxsize=1000)
 def parsed(text: bytes) -> Any:
-    """YAML. Most entries of a sweep's configurations are the same."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # 10 times as fast
+    """YAML. Most entries of a sweep's configurations are the same.
+
+    Raises:
+        ValueError: it is nested without end, or deeper than Python can go.
+        yaml.YAMLError: it is none.
+    """
+    try:
+        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # 10 times as fast
+        if b"&" in text:  # an anchor, maybe of what it is in itself
+            json.dumps(found, default=str)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return found
+
+
+def whole(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        found = parsed(path.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(found, dict):
+        raise ValueError("not a mapping")
+    return found
+
+
+def part(path: Path, key: str) -> dict[str, Any]:
+    """As much of it as holds a dotted key: of thousands of runs, most say the same of a group; errors as `whole`."""
+    group = re.escape(key.partition(".")[0].encode())
+    try:
+        entry = re.search(rb"^%b:.*\n(?:[ -].*\n)*" % group, path.read_bytes(), re.MULTILINE)
+        found = parsed(entry[0]) if entry else None
+    except (OSError, ValueError, yaml.YAMLError):
+        found = None
+    return found if isinstance(found, dict) else whole(path)
 
 
 def as_summarised(path: Path) -> dict[str, Any]:
@@ -36,7 +71,7 @@ def as_summarised(path: Path) -> dict[str, Any]:
             config = {key: value for entry in entries for key, value in parsed(entry).items()} or parsed(text)
         except (yaml.YAMLError, AttributeError):  # not as the runner writes it
             config = parsed(text)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+    except (OSError, yaml.YAMLError, ValueError):
         return {}
     if not isinstance(config, dict):
         return {}
@@ -55,12 +90,3 @@ def as_summarised(path: Path) -> dict[str, Any]:
     if isinstance(nodes, int) and isinstance(gpus, int) and algorithm:
         config["workers"] = nodes if algorithm.get("worker", "node") == "node" else nodes * gpus
     return config
-
-
-def flat(path: Path) -> dict[str, Any]:
-    """All of it by dotted keys, as they are typed; nothing where it cannot be read."""
-    try:
-        config = parsed(path.read_bytes())
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return {}
-    return dict(identity.flat(config)) if isinstance(config, dict) else {}

@@ -22,7 +22,9 @@ METRICS = {
     "top1_workers_std": Metric("top-1, std over workers (%)", "accuracy"),
     "top1_centre": Metric("top-1, centre (%)", "accuracy"),
     "loss_mean_model": Metric("loss, mean model", "number"),
+    "loss_workers_mean": Metric("loss, workers' mean", "number"),
     "consensus_distance": Metric("consensus distance", "number"),
+    "consensus_distance_max": Metric("largest consensus distance", "number"),
     "epoch_time_s": Metric("epoch time (s)", "seconds"),
     "training_time_s": Metric("training time (s)", "seconds"),
     "iteration_time_s": Metric("time per iteration (ms)", "milliseconds"),
@@ -39,6 +41,7 @@ METRICS = {
     "data_s": Metric("data (s)", "seconds"),
     "bytes_sent": Metric("sent per worker", "bytes"),
     "staleness_mean": Metric("staleness", "number"),
+    "restarts": Metric("restarts", "count"),
 }
 DEFAULT_METRICS = ("epoch_time_s", "compute_share", "wait_share", "data_share", "bytes_sent")
 """Beside the accuracy, and the staleness where any run has some."""

@@ -8,13 +8,14 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from runner import config as configs
 from runner.build import nearest
-from runner.identity import as_typed
+from runner.identity import as_typed, flat
 from runner.report import configured
 from runner.report.metrics import top1_key
 
@@ -95,12 +96,6 @@ class Run:
             values[f"{part}_share"] = seconds / total if seconds is not None and total else None
         return {key: value if _is_scalar(value) else json.dumps(value, sort_keys=True) for key, value in values.items()}
 
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Its whole configuration by dotted keys, as they are typed; nothing where that cannot be read."""
-        found = configured.flat(self.folder / "config.yaml")
-        return {key: value if _is_scalar(value) else as_typed(value) for key, value in found.items()}
-
 
 def method(values: dict[str, Any]) -> str:
     """The algorithm with the settings in which it differs from its defaults: `sgp`, `sgp (overlap=1)`."""
@@ -117,9 +112,9 @@ def find_runs(results_dir: Path | str, experiment: str | None = None, where: Ite
     """Return the runs below `results_dir`/runs, in the order of their paths.
 
     `experiment` keeps the runs of an experiment or algorithm and of everything below it (`sgp` keeps `sgp/table1`).
-    Each entry of `where` is `key=value` or `key=value,value`; all must hold. A key with dots (algorithm.overlap) is one
-    of the configuration. Runs that could not be read are kept, for the reader to be told. Raises LookupError where
-    there is nothing to report, ValueError for an unknown experiment or key.
+    Each entry of `where` is `key=value` or `key=value,value`; all must hold. Keys are of summaries or, where these have
+    none of that name, of the configuration (algorithm.overlap). Runs that could not be read are kept, for the reader
+    to be told. Raises LookupError where there is nothing to report, ValueError for an unknown experiment or key.
     """
     root = Path(results_dir) / "runs"
     if experiment is not None and not (
@@ -165,15 +160,42 @@ def filter_runs(runs: list[Run], where: Iterable[str]) -> list[Run]:
         if not equals or not key:
             raise ValueError(f"--where {condition}: write key=value or key=value,value, for example --where nodes=4")
         readable = [run for run in runs if run.readable]
-        its = {run.folder: run.values if "." not in key else run.settings for run in readable}
-        known = sorted({name for values in its.values() for name in values})
-        if readable and key not in known:
-            raise unknown_name("--where", key, known)
-        runs = [run for run in runs if not run.readable or _matches(its[run.folder].get(key), wanted)]
+        known = {name for run in readable for name in run.values}
+        if key in known or not readable:
+            its = {run.folder: run.values.get(key) for run in readable}
+        else:
+            runs, its = _configured(runs, key, known)
+        runs = [run for run in runs if not run.readable or (run.folder in its and _matches(its[run.folder], wanted))]
         if not any(run.readable for run in runs):
-            there = [_plain(x) for x in sorted({values.get(key) for values in its.values()}, key=natural_order)]
+            there = [_plain(value) for value in sorted({*its.values()}, key=natural_order)]
             raise LookupError(f"no run with {condition}; {key} is {shorten(there) if there else 'in no run'}")
     return runs
+
+
+def _configured(runs: list[Run], key: str, known: Iterable[str]) -> tuple[list[Run], dict[Path, Any]]:
+    """The runs, corrupt where their configuration cannot be read, and what those that have the key there say of it.
+
+    Raises:
+        ValueError: none has it.
+    """
+    found: list[Run] = []
+    its: dict[Path, Any] = {}
+    others: set[str] = set()
+    for run in runs:
+        try:
+            config = configured.part(run.folder / "config.yaml", key) if run.readable else {}
+        except ValueError as error:
+            problem = f"{run.folder / 'config.yaml'}: cannot be read ({str(error).splitlines()[0]})"
+            run, config = replace(run, status="corrupt", summary=None, problem=problem), {}
+        found.append(run)
+        if configs.has(config, key):
+            value = configs.select(config, key)
+            its[run.folder] = value if _is_scalar(value) else as_typed(value)
+        elif "." in key and not its:
+            others |= {name for name, _ in flat(config)}
+    if not its:
+        raise unknown_name("--where", key, sorted({*known, *others}))
+    return found, its
 
 
 def read_evaluations(run: Run) -> tuple[list[dict[str, Any]], str | None]:

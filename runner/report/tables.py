@@ -1,7 +1,7 @@
 """The tables: one row a run, one row a method with its seeds folded, or two settings against each other."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ def run_list(runs: Sequence[Run]) -> Table:
     if len(clocks) > 1:
         settings.append("clock")
     settings += [key for key in frames.OF_VIRTUAL_RUNS if len({run.values.get(key) for run in shown} - {None}) > 1]
-    settings += [key for key in ("settings", "lr") if _tells_apart(key, settings, values.values())]
+    if any(row.get("settings") for row in told):
+        settings.append("settings")
     top1 = frames.shown_top1(values.values())
     if top1 == "top1":
         settings.append("evaluated_model")
@@ -68,12 +69,6 @@ def run_list(runs: Sequence[Run]) -> Table:
         rows = [row[:-1] for row in rows]
     notes = [f"Times on the {clock} clock." for clock in clocks if len(clocks) == 1 and clock]
     return Table("", columns, rows, [*notes, *frames.time_notes(run.values for run in shown)])
-
-
-def _tells_apart(key: str, keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether some of the rows that have it agree in all of `keys` and differ in `key`."""
-    found = {(tuple(map(row.get, keys)), row[key]) for row in rows if row.get(key) is not None}
-    return len(found) > len({others for others, _ in found})
 
 
 def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: Sequence[str] | None = None) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import re
 import shutil
@@ -212,6 +213,16 @@ def test_runs_of_a_cluster_are_reported_where_they_could_not_run(tmp_path: Path)
     done = CliRunner().invoke(app, ["report", "sgp", *arguments])
     assert done.exit_code == 0, done.output
     assert "sgp/slow_nodes" not in done.stderr  # all of its runs are there
+
+
+def test_runs_of_a_cluster_are_found_also_where_they_could_run(tmp_path: Path) -> None:
+    [cell, *_] = cells_of(studies.load("slowmo/accuracy"), "laptop")
+    run_elsewhere(copy.deepcopy(cell), tmp_path)
+    [run], problems = found([cell], "slowmo/laptop", [tmp_path])
+    assert problems == []
+    config = run.folder / "config.yaml"
+    config.write_text(config.read_text().replace("kind: slurm", "kind: simulated"))
+    assert found([cell], "slowmo/laptop", [tmp_path]) == ([], [])
 
 
 def test_accuracies_of_the_papers_own_tasks_are_held_against_the_published_ones(tmp_path: Path) -> None:

@@ -67,14 +67,21 @@ def test_a_key_with_dots_is_one_of_the_configuration(tmp_path: Path) -> None:
         content = json.loads(config.read_text())
         content["algorithm"]["overlap"], content["model"]["hidden"] = overlap, hidden
         config.write_text(json.dumps(content))
-    (write_run(tmp_path, identity="cc") / "config.yaml").write_text("{")
+    write_run(tmp_path, identity="cc")  # its algorithm has no such setting
+    for identity, text in (("dd", "{"), ("ee", "a: &x [*x]"), ("ff", "[" * 5000), ("gg", "7")):
+        (write_run(tmp_path, identity=identity) / "config.yaml").write_text(text)
     runs = find_runs(tmp_path)
-    assert identities(filter_runs(runs, ["algorithm.overlap=1"])) == ["bb"]
+    chosen = filter_runs(runs, ["algorithm.overlap=1"])
+    assert [run.identity for run in chosen if run.readable] == ["bb"]
+    problems = {run.identity: run.problem for run in chosen if not run.readable}
+    assert problems.keys() == {"dd", "ee", "ff", "gg"}
+    assert all("config.yaml: cannot be read" in (problem or "") for problem in problems.values())
+    runs = [run for run in runs if run.identity < "dd"]
     assert identities(filter_runs(runs, ["algorithm.overlap=0,1"])) == ["aa", "bb"]
     assert identities(filter_runs(runs, ["model.hidden=[16,8]"])) == ["bb"]
     with pytest.raises(ValueError, match=r"--where: there is no 'algorithm.overlp'; did you mean algorithm.overlap"):
         filter_runs(runs, ["algorithm.overlp=1"])
-    with pytest.raises(LookupError, match=r"no run with algorithm.overlap=2; algorithm.overlap is null, 0, 1"):
+    with pytest.raises(LookupError, match=r"no run with algorithm.overlap=2; algorithm.overlap is 0, 1"):
         filter_runs(runs, ["algorithm.overlap=2"])
 
 

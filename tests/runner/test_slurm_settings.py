@@ -232,7 +232,7 @@ def test_each_process_is_the_part_of_one_task(nodes: int, gpus: int, shards: int
     assert set(beside) <= {0 if placement == "beside_0" else nodes}
 
 
-def cells(*arguments: str) -> list[slurm.Cell]:
+def cells(*arguments: str) -> list[slurm.Placed]:
     composed = compose(["launcher=slurm", "dry_run=true", "device=cpu", "model.hidden=[8]", *arguments])
     return slurm._placed([(resolve(config), overrides) for config, overrides in composed])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,21 @@ def test_a_value_that_there_is_not_is_refused(conf: Path) -> None:
         check(studies.load("mine/one"))
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("{values: epoch_time_s}", "table: values: epoch_time_s: must be a list of words"),
+        ("{values: null}", "table: values: None: must be a list of words"),
+        ("{by: [[method]]}", "table: by: .*: must be a list of words"),
+        ("{rows: [method], columns: nodes}", "table: rows: .*: must be a word"),
+    ],
+)
+def test_a_table_of_another_shape_is_refused(table: str, said: str, conf: Path) -> None:
+    write_study(conf, f"  - algorithm=sgp\ntable: {table}\n")
+    with pytest.raises(ConfigError, match=said):
+        studies.load("mine/one")
+
+
 @pytest.mark.parametrize("flags", [[], ["--config-dir", "."]])
 def test_a_mistake_in_one_of_several_lines_names_the_line(flags: list[str]) -> None:
     lines = [["-m", "algorithm=sgp", *flags], ["-m", "algorithm=easgd", "algorithm.tua=3", *flags]]
@@ -170,8 +186,10 @@ def test_a_mistake_in_one_of_several_lines_names_the_line(flags: list[str]) -> N
 
 def test_parts_of_a_study_have_names_that_files_can_have() -> None:
     typed = ["experiment=sgp/accuracy", "cluster.compute.slow={3: 4}", "nodes=4,8", "--config-dir=x"]
-    assert studies.narrowing(typed) == "-cluster.compute.slow=_3_4_-nodes=4,8"
-    assert len(studies.narrowing([f"seed={','.join(map(str, range(200)))}"])) == studies.LONGEST_PART
+    assert re.fullmatch(r"-cluster\.compute\.slow=_3_4_-nodes=4,8-\w{6}", studies.narrowing(typed))
+    long = [studies.narrowing([f"seed={','.join(map(str, range(count)))}"]) for count in (200, 201)]
+    assert len({*long}) == 2
+    assert max(map(len, long)) < 255 - len("sgp-accuracy-time_per_iteration-nodes-virtual.png")
 
 
 def test_a_misspelt_key_of_a_study_is_named(conf: Path) -> None:
