@@ -127,7 +127,8 @@ def job_id() -> str:
 def port(job: int) -> int:
     """Where the tasks of a job meet, on its first node. Cells of an array have an id each, in SLURM_JOB_ID.
 
-    Submitit draws from 20000 to 60000, where it may hit what an outgoing connection has, or had within a minute.
+    Submitit draws from 20000 to 60000, where it may hit what an outgoing connection has, or had within a minute. A
+    site that wants another port sets MASTER_PORT in launcher.setup.
     """
     return FIRST_PORT + job % PORTS
 
