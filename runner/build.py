@@ -13,7 +13,7 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -25,6 +25,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: the nearest known ones, then all of them."""
     names = sorted(known)
     close = [other for other in names if name and other.startswith(name)][:3]
+    close = close or [other for other in names if name.lower() == other.lower()]
     close = close or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     rest = f", and {len(names) - 40} more" if len(names) > 40 else ""
@@ -113,6 +114,8 @@ def _fits(value: Any, hint: Any) -> bool:
         options = typing.get_args(hint)
         plain = [option for option in options if option in _PLAIN or typing.get_origin(option)]
         return any(_fits(value, option) for option in plain or options)
+    if origin in (list, tuple, Sequence) and {*typing.get_args(hint)} <= {*_PLAIN, ...}:
+        return isinstance(value, list)
     if hint is type(None):
         return value is None
     if hint is float:
@@ -130,5 +133,7 @@ def _spell(hint: Any) -> str:
         return "one of " + ", ".join(str(option) for option in typing.get_args(hint))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_spell(option) for option in typing.get_args(hint))
+    if origin in (list, tuple, Sequence):
+        return "a list, [a,b]"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a name", type(None): "null"}
     return names.get(hint, str(hint))

@@ -35,7 +35,8 @@ def check_keys(composed: DictConfig) -> None:
     for each in fields(Schema):
         node = composed.get(each.name)
         if each.type == "Any" and not isinstance(node, DictConfig):
-            raise ConfigError(f"{each.name}: its file holds {node}; write a key and its value on each line")
+            chosen = f"where {node} is an option, a preset says `defaults: [override /{each.name}: {node}]`"
+            raise ConfigError(f"{each.name}: holds {node}, and must have a key and its value on each line; {chosen}")
     for prefix, node, schema in (("", composed, Schema), ("evaluation.", composed.evaluation, EvaluationSchema)):
         known = {field.name for field in fields(schema)}
         for key in sorted(map(str, set(node) - known)):
@@ -67,7 +68,7 @@ def explain(error: BaseException, arguments: list[str]) -> str:
             return f"--config-dir: {_first_line(link.__cause__ or link)}; what begins with ${{ must end with }}"
     for link in chain:
         if isinstance(link, ValidationError):
-            return f"{_typed(str(link.full_key), arguments)}: {_first_line(link)}"
+            return f"{_typed(str(link.full_key), arguments)}: {_kind_wanted(_first_line(link))}"
         if isinstance(link, ConfigKeyError | ConfigAttributeError):
             return _unknown_key(link, arguments)
     return _in_our_words(_first_line(error), arguments)
@@ -83,6 +84,12 @@ def _in_our_words(message: str, arguments: list[str]) -> str:
     if "@experiment." in message:  # its defaults are of the group that it stands in, for want of its first line
         return f"{_typed('experiment', arguments)}: {NO_PRESET}"
     return message
+
+
+def _kind_wanted(message: str) -> str:
+    """OmegaConf's words on a value of another type, in ours."""
+    kinds = {"converted to Integer": "a whole number", "converted to Float": "a number", "valid bool": "true or false"}
+    return next((f"must be {kind}" for words, kind in kinds.items() if words in message), message)
 
 
 def _bad_yaml(error: yaml.MarkedYAMLError) -> str:

@@ -171,7 +171,9 @@ def asked(arguments: list[str]) -> list[tuple[Study, str]]:
             if not path_of(name).is_file() and named_so:
                 raise ConfigError(f"experiment={name}: write the paper too: {' or '.join(named_so)}")
             if not path_of(name).is_file() and like_one:
-                raise _no_study(name)
+                beside = any(word.startswith(("--config-dir", "-cd")) for word in arguments)
+                where = "; studies lie in conf/experiment of the project, not in a --config-dir" if beside else ""
+                raise ConfigError(f"{_no_study(name)}{where}")
         if scale is None:
             return []
         known = ", ".join(names())
@@ -264,6 +266,8 @@ def _check(name: str, content: dict[str, Any]) -> None:
     for key, what in (("title", "what it shows"), ("source", "where in the paper it is")):
         if key not in content:
             raise _wrong(name, f"{key}: is missing; say {what}")
+    if not 0 < content.get("target", 0.5) <= 1:
+        raise _wrong(name, f"target: {content['target']}: must be a top-1 as a fraction, such as 0.8")
     for note in content.get("notes", []):
         by_scale = note if isinstance(note, dict) else dict.fromkeys(SCALES, note)
         if not by_scale.keys() <= {*SCALES} or not all(isinstance(words, str) for words in by_scale.values()):
@@ -280,7 +284,7 @@ def _check(name: str, content: dict[str, Any]) -> None:
         raise _wrong(name, f"table: {strange[0]}: there is no such key; {nearest(strange[0], options)}")
     for key, value in table.items():
         several = key in ("by", "values")
-        if not isinstance(value, list if several else str) or not all(isinstance(each, str) for each in value):
+        if not isinstance(value, list if several else str) or not value or not all(isinstance(x, str) for x in value):
             raise _wrong(name, f"table: {key}: {value}: must be {'a list of words' if several else 'a word'}")
     if "rows" in options and not {"rows", "columns"} <= table.keys():
         raise _wrong(name, "table: has one of rows and columns; name both")

@@ -20,12 +20,13 @@ FILLED_IN = {"gpus_per_node", "batch_size", "optimizer.lr"}
 
 
 def cells_of(study: studies.Study, scale: str) -> list[Config]:
-    """The composed configurations of all its lines.
+    """The composed configurations of all its lines, each once.
 
     Raises:
         ConfigError: as for `run-experiment`.
     """
-    return [config for line in compose_all(study.commands(scale)) for config, _ in line]
+    composed = [config for line in compose_all(study.commands(scale)) for config, _ in line]
+    return [*{repr(identity.content(config)): config for config in composed}.values()]
 
 
 def found(cells: Sequence[Config], preset: str, places: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -85,7 +86,7 @@ def show(study: studies.Study, scale: str, cells: Sequence[Config], results_dir:
     from runner.report.study import figures_of, table_of
     from runner.results import run_folder
 
-    runs = [read_run(Run(run_folder(config), "", "unknown")) for config in cells]
+    runs = [read_run(Run(folder, "", "unknown")) for folder in dict.fromkeys(map(run_folder, cells))]
     if not any(run.summary is not None for run in runs):
         return ""
     drawn, problems = figures_of(study, scale, runs)

@@ -93,9 +93,8 @@ def draw(
     """
     import matplotlib as mpl
 
+    check_axes(x, y)
     if x == "staleness":
-        if y is not None:
-            raise ValueError(f"--y {y} --x staleness: that draws the share of what was merged; leave --y out")
         frame = frames.summaries(runs)
         frames.check_keys("--by", by or (), frame)
         with mpl.rc_context(_RC):
@@ -103,8 +102,6 @@ def draw(
     of_times = y is not None and QUANTITIES[y].key in OF_TIMES
     against_nodes = x == "nodes" or (x is None and of_times)
     y = y or ("time_per_iteration" if against_nodes else "top1")
-    if of_times and not against_nodes:
-        raise ValueError(f"--y {y} --x {x}: a run has one {y.replace('_', ' ')}; draw it with --x nodes")
     if not against_nodes and runs and all(run.timing_only for run in runs if run.summary is not None):
         raise LookupError("these runs are for the time only and have no curves; draw `experiments plot --x nodes`")
     frame = frames.summaries(run for run in runs if against_nodes or not run.timing_only)
@@ -120,6 +117,17 @@ def draw(
         lines, problems = folded_curves(runs, keys, quantity.key)
         name = y if x is None else f"{y}-{x}"
         return _learning_curves(frame, keys, lines, quantity, ["epoch", "time"] if x is None else [x]), name, problems
+
+
+def check_axes(x: str | None, y: str | None) -> None:
+    """
+    Raises:
+        ValueError: that cannot be drawn against this.
+    """
+    if x == "staleness" and y is not None:
+        raise ValueError(f"--y {y} --x staleness: that draws the share of what was merged; leave --y out")
+    if x in ("epoch", "time") and y is not None and QUANTITIES[y].key in OF_TIMES:
+        raise ValueError(f"--y {y} --x {x}: a run has one {y.replace('_', ' ')}; draw it with --x nodes")
 
 
 def _of_a_model(quantity: Quantity, frame: "pd.DataFrame") -> Quantity:
@@ -259,14 +267,16 @@ def _against_nodes(
 def _split(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None) -> "Figure":
     """Stacked bars against the number of nodes, a panel for each method: what the time of an epoch goes into."""
     frames.check_values("--y", [quantity.key, *SPLIT], frame)
-    keys = [key for key in by or _line_keys(frame) if key != "nodes"] or ["method"]
+    keys = frames.timed_apart(frame, [key for key in by or _line_keys(frame) if key != "nodes"] or ["method"])
+    times = _Times(frame, keys)
     folded = frames.fold(frame, [*keys, "nodes"], [quantity.key, *SPLIT]).to_dict("records")
     lines = list(dict.fromkeys(tuple(point[key] for key in keys) for point in folded))
     labels = Labels(keys, lines)
     counts = sorted({point["runs"] for point in folded})
     caption = _caption(frame, [*keys, "nodes"], counts, "")
     shown = [share for share in SPLIT if any(point[f"{share}_mean"] for point in folded)]
-    figure, axes = panels_of(len(lines), labels, f"{quantity.title} and its split: {_timed(frame)}", caption)
+    title = f"{quantity.title} and its split: {_timed(frame)}"
+    figure, axes = panels_of(len(lines), labels, title, caption, sharey=len(times.kinds) == 1)
     for axis, line in zip(axes, lines, strict=True):
         mine = [point for point in folded if tuple(point[key] for key in keys) == line]
         below = [0.0] * len(mine)
@@ -277,6 +287,7 @@ def _split(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None) 
                 [str(point["nodes"]) for point in mine], parts, bottom=below, width=0.7, label=SPLIT[share], **look
             )
             below = [low + part for low, part in zip(below, parts, strict=True)]
+        axis.set_ylim(0, (1 + _HEADROOM) * max(axis.get_ylim()[1], *below))
         axis.set_title(textwrap.fill(labels.text(line), 38), fontsize=9)
         axis.set_xlabel("nodes")
         axis.set_axisbelow(True)
@@ -303,7 +314,8 @@ def _histogram(frame: "pd.DataFrame", keys: Sequence[str]) -> "Figure":
         never = dict.fromkeys(labels.text(line) for line in every if line not in late)
         notes.append(f"Never late: {'; '.join(never)}.")
     caption = "\n".join(notes)
-    figure, axes = panels_of(1, labels, f"Staleness of what was merged: {_task(frame)}", caption)
+    drawn = frame[[row in (late or every) for row in frame[list(keys)].itertuples(index=False, name=None)]]
+    figure, axes = panels_of(1, labels, f"Staleness of what was merged: {_task(drawn)}", caption)
     for line, counts in (late or every).items():
         look = labels.look(line)
         share = [100 * counts[age] / counts.total() for age in range(max(counts) + 1)]
@@ -351,7 +363,7 @@ class _Times:
 
 
 def _task(frame: "pd.DataFrame") -> str:
-    return frames.setting_sentence(frame, {str(key) for key in frame} - {"dataset", "model"}) or "all runs"
+    return frames.setting_sentence(frame, {str(key) for key in frame} - {"dataset", "model"}) or "time only"
 
 
 def _timed(frame: "pd.DataFrame") -> str:

@@ -338,7 +338,7 @@ def _equals(value: Any, wanted: str) -> bool:
     if value is None or isinstance(value, bool):
         return wanted.lower() in (("null", "none", "") if value is None else (str(value).lower(),))
     if isinstance(value, str):
-        return value == wanted
+        return value == wanted or (value[:1] in ("{", "[") and value == wanted.replace(" ", ""))
     try:
         return bool(float(wanted) == value)
     except ValueError:

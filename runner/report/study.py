@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.build import ConfigError, nearest
 from runner.report import figures, frames, tables
 from runner.report.formats import Table
-from runner.report.metrics import METRICS
+from runner.report.metrics import METRICS, metric_of
 from runner.report.published import times_by_nodes
 from runner.report.runs import Run, filter_runs
 from runner.studies import Study
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 FIGURE = ("x", "y", "by", "where", "published")
+PAPERS = ("slowmo",)
+"""Of which times per iteration are published."""
 """What a study may say of a figure: options of `experiments plot`, and whose published values it has beside."""
 
 
@@ -40,6 +42,8 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
     make = tables.pivot if "rows" in asked else tables.comparison
     try:
         measured = [value for value in values if value in frame and frame[value].notna().any()]
+        if missing := [metric_of(value).header for value in values if value not in measured]:
+            notes.append(f"None of these runs has: {', '.join(missing)}.")
         made = make(frame, **asked, values=measured or None)
     except ValueError as error:
         raise ConfigError(f"conf/experiment/{study.name}.yaml: table: {error}") from error
@@ -51,22 +55,41 @@ def check(study: Study) -> None:
     """Before its runs are made.
 
     Raises:
-        ConfigError: the study's file asks for a value or a figure that there is not.
+        ConfigError: the study's file asks for a setting, a value or a figure that there is not.
     """
-    for value in study.table.get("values", []):
-        if value not in METRICS:
-            what = f"conf/experiment/{study.name}.yaml: table: values"
-            raise ConfigError(f"{what}: there is no {value!r}; {nearest(str(value), METRICS)}")
-    allowed = {"x": ("epoch", "time", "nodes", "staleness"), "y": tuple(figures.QUANTITIES)}
+    file = f"conf/experiment/{study.name}.yaml"
+    for key, value in study.table.items():
+        names = value if isinstance(value, list) else [value]
+        _check_names(f"{file}: table: {key}", names, METRICS if key == "values" else frames.SETTINGS)
+    if "time_to_target_s" in study.table.get("values", []) and study.target is None:
+        raise ConfigError(f"{file}: table: values: time_to_target_s: to which? Add a target, such as target: 0.8")
+    allowed = {"x": ("epoch", "time", "nodes", "staleness"), "y": tuple(figures.QUANTITIES), "published": PAPERS}
     for asked in study.figures:
         for key, value in asked.items():
-            what = f"conf/experiment/{study.name}.yaml: figures: {key}"
+            what = f"{file}: figures: {key}"
             if key not in FIGURE:
                 raise ConfigError(f"{what}: there is no such key; {nearest(key, FIGURE)}")
             if key in allowed and value not in allowed[key]:
                 raise ConfigError(f"{what}: {value}: cannot be drawn; {nearest(str(value), allowed[key])}")
             if key in ("by", "where") and not isinstance(value, list):
                 raise ConfigError(f"{what}: {value}: must be a list")
+        _check_names(f"{file}: figures: by", asked.get("by", []), frames.SETTINGS)
+        for condition in asked.get("where", []):
+            key, equals, _ = str(condition).partition("=")
+            if not equals:
+                raise ConfigError(f"{file}: figures: where: {condition}: write key=value, for example nodes=4")
+            if "." not in key:
+                _check_names(f"{file}: figures: where", [key], frames.SETTINGS)
+        try:
+            figures.check_axes(asked.get("x"), asked.get("y"))
+        except ValueError as error:
+            raise ConfigError(f"{file}: figures: {error}") from error
+
+
+def _check_names(what: str, names: Sequence[Any], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{what}: there is no {name!r}; {nearest(str(name), known)}")
 
 
 def figures_of(study: Study, scale: str, runs: Sequence[Run]) -> tuple[list[tuple[str, Figure]], list[str]]:
@@ -82,6 +105,9 @@ def figures_of(study: Study, scale: str, runs: Sequence[Run]) -> tuple[list[tupl
         try:
             chosen = {run.folder: run for run in filter_runs(list(runs), asked.get("where", []))}
         except LookupError:  # of runs that are not there, at this scale or yet
+            continue
+        except ValueError as error:
+            problems.append(f"{study.name}: figures: {error}")
             continue
         wanted.append((asked, {key: asked.get(key) for key in ("x", "y", "by")}, chosen))
     for asked, options, chosen in wanted:

@@ -1,7 +1,7 @@
 """The tables: one row a run, one row a method with its seeds folded, or two settings against each other."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _TOP1 = {"top1": 3, "top1_mean_model": 3, "top1_workers_mean": 3, "top1_centre": 3, "evaluated_model": 3}
 _SPARE = {"method": 2, "workers": 2, "seed": 3, **_TOP1, "model": 5, "dataset": 6, "epoch_time_s": 6}
 """Which columns a list of runs can do without on a narrow terminal: the highest first."""
+_TOLD_ANYWAY = ("identity", "status", "group", "variant", "evaluated_model")
+"""In columns that a list always has, or by other rules."""
 
 
 def run_list(runs: Sequence[Run]) -> Table:
@@ -29,9 +31,8 @@ def run_list(runs: Sequence[Run]) -> Table:
         ],
     )
     finished = [run for run in shown if run.summary is not None]
-    values = {run.folder: run.values for run in shown}
-    told = derived.share_settings(run.values for run in finished)
-    values |= {run.folder: row for run, row in zip(finished, told, strict=True)}
+    told = iter(derived.share_settings(run.values for run in finished))
+    values = [run.values if run.summary is None else next(told) for run in shown]
     settings = ["workers", "dataset", "model", "seed"]
     if any(run.values["method"] not in (run.group, "?") for run in shown):
         settings.insert(0, "method")
@@ -39,9 +40,12 @@ def run_list(runs: Sequence[Run]) -> Table:
     if len(clocks) > 1:
         settings.append("clock")
     settings += [key for key in frames.OF_VIRTUAL_RUNS if len({run.values.get(key) for run in shown} - {None}) > 1]
-    if any(row.get("settings") for row in told):
+    if any(row.get("settings") for row in values):
         settings.append("settings")
-    top1 = frames.shown_top1(values.values())
+    for key in frames.SETTINGS:
+        if key not in (*settings, *_TOLD_ANYWAY) and _tells_apart(key, settings, values):
+            settings.append(key)
+    top1 = frames.shown_top1(values)
     if top1 == "top1":
         settings.append("evaluated_model")
     columns = [
@@ -49,7 +53,7 @@ def run_list(runs: Sequence[Run]) -> Table:
         Column("group", "experiment", spare=1),
         Column("identity", "identity"),
         *(
-            Column(key, header_of(key), _kind(row.get(key) for row in values.values()), spare=_SPARE.get(key, 4))
+            Column(key, header_of(key), _kind(row.get(key) for row in values), spare=_SPARE.get(key, 4))
             for key in settings
         ),
         *(Column(key, metric_of(key).header, metric_of(key).kind, spare=_SPARE[key]) for key in (top1, "epoch_time_s")),
@@ -57,11 +61,11 @@ def run_list(runs: Sequence[Run]) -> Table:
     ]
     rows = [
         [
-            *(Cell(values[run.folder].get(column.key)) for column in columns[:-1]),
+            *(Cell(row.get(column.key)) for column in columns[:-1]),
             Cell(_when(run.state.get("updated"))),
             Cell((str(run.state.get("reason") or "").strip().splitlines() or [""])[0]),
         ]
-        for run in shown
+        for run, row in zip(shown, values, strict=True)
     ]
     if any(row[-1].value for row in rows):
         columns.append(Column("reason", "reason", wraps=True))
@@ -69,6 +73,12 @@ def run_list(runs: Sequence[Run]) -> Table:
         rows = [row[:-1] for row in rows]
     notes = [f"Times on the {clock} clock." for clock in clocks if len(clocks) == 1 and clock]
     return Table("", columns, rows, [*notes, *frames.time_notes(run.values for run in shown)])
+
+
+def _tells_apart(key: str, keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether some of the rows that have it agree in the experiment and all of `keys`, and differ in `key`."""
+    found = {(tuple(map(row.get, ("group", *keys))), row[key]) for row in rows if row.get(key) is not None}
+    return len(found) > len({others for others, _ in found})
 
 
 def comparison(frame: "pd.DataFrame", by: Sequence[str] | None = None, values: Sequence[str] | None = None) -> Table:

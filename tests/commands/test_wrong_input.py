@@ -32,12 +32,14 @@ NAMES = {
     "~nodes": ["~nodes", "set it"],
 }
 TYPES = {
-    "nodes=four": ["nodes=four", "Integer"],
-    "nodes=2.5": ["nodes=2.5", "Integer"],
+    "model.hidden=16": ["model.hidden=16", "a list"],
+    "schedule=steps schedule.milestones=4": ["schedule.milestones=4", "a list"],
+    "nodes=four": ["nodes=four", "must be a whole number"],
+    "nodes=2.5": ["nodes=2.5", "must be a whole number"],
     "nodes=null": ["nodes=null", "not Optional"],
     "algorithm=3": ["algorithm=3", "name"],
-    "seed=x": ["seed=x", "Integer"],
-    "rerun=maybe": ["rerun=maybe", "bool"],
+    "seed=x": ["seed=x", "must be a whole number"],
+    "rerun=maybe": ["rerun=maybe", "must be true or false"],
     "optimizer.lr=fast": ["optimizer.lr=fast", "positive number"],
     "optimizer.momentum=lots": ["optimizer.momentum='lots'", "a number"],
     "optimizer.nesterov=perhaps": ["optimizer.nesterov='perhaps'", "true or false"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -13,9 +14,13 @@ from runner.composing import compose_all
 from runner.deviations import deviations_of, paper_setting
 from runner.identity import identity
 from runner.prepare import resolve
+from runner.report.frames import SETTINGS
+from runner.report.metrics import METRICS
+from runner.report.runs import finished
 from runner.report.study import check
 from runner.study_runs import cells_of
 
+RESULTS = Path(__file__).parents[2] / "results/showcase"
 CASES = [(name, scale) for name in studies.names() for scale in studies.load(name).lines]
 
 
@@ -113,6 +118,7 @@ def test_anything_else_asks_for_no_study(line: list[str]) -> None:
         (["experiment=sgp/scaling,sgp/virtual"], "experiment=sgp/virtual: is a preset and no study"),
         (["experiment=spg/scaling"], "experiment=spg/scaling: there is no such study; did you mean sgp/scaling"),
         (["experiment=SGP/scaling"], "experiment=SGP/scaling: there is no such study; did you mean sgp/scaling"),
+        (["experiment=sgp/mine", "--config-dir", "conf"], "no such study; .*not in a --config-dir"),
         (["experiment=scaling"], "experiment=scaling: write the paper too: sgp/scaling"),
         (["experiment=sgp/scaling", "experiment=sgp/accuracy"], "is not the only one"),
         (["experiment=sgp"], "experiment=sgp: there is no such study"),
@@ -146,6 +152,11 @@ def test_a_quote_that_is_not_closed_is_told_by_file(conf: Path) -> None:
         ("{x: nodes, y: time_per_iteratio}", "figures: y: .*did you mean time_per_iteration"),
         ("{x: nodes, bye: [method]}", "figures: bye: there is no such key; did you mean by"),
         ("{x: nodes, where: nodes=4}", "figures: where: nodes=4: must be a list"),
+        ("{x: nodes, where: [nodes]}", "figures: where: nodes: write key=value"),
+        ("{x: nodes, where: [clusterr=10gbe]}", "figures: where: there is no 'clusterr'; did you mean cluster"),
+        ("{x: nodes, by: [nodez]}", "figures: by: there is no 'nodez'; did you mean nodes"),
+        ("{x: nodes, published: slowmoo}", "figures: published: slowmoo: cannot be drawn; did you mean slowmo"),
+        ("{x: epoch, y: speedup}", "figures: --y speedup --x epoch: .*draw it with --x nodes"),
     ],
 )
 def test_a_figure_that_there_is_not_is_refused(figure: str, said: str, conf: Path) -> None:
@@ -154,10 +165,25 @@ def test_a_figure_that_there_is_not_is_refused(figure: str, said: str, conf: Pat
         check(studies.load("mine/one"))
 
 
-def test_a_value_that_there_is_not_is_refused(conf: Path) -> None:
-    write_study(conf, "  - algorithm=sgp\ntable: {values: [epoch_time]}\n")
-    with pytest.raises(ConfigError, match=r"mine/one\.yaml: table: values: .*'epoch_time'; did you mean epoch_time_s"):
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("{values: [epoch_time]}", "table: values: there is no 'epoch_time'; did you mean epoch_time_s"),
+        ("{values: [time_to_target_s]}", "table: values: time_to_target_s: to which"),
+        ("{by: [nodez]}", "table: by: there is no 'nodez'; did you mean nodes"),
+        ("{rows: method, columns: node}", "table: columns: there is no 'node'; did you mean nodes"),
+    ],
+)
+def test_a_name_that_there_is_not_is_refused(table: str, said: str, conf: Path) -> None:
+    write_study(conf, f"  - algorithm=sgp\ntable: {table}\n")
+    with pytest.raises(ConfigError, match=rf"mine/one\.yaml: {said}"):
         check(studies.load("mine/one"))
+
+
+def test_what_runs_say_of_themselves_can_be_asked_for() -> None:
+    known = {*SETTINGS, *METRICS, "staleness", "epochs"}
+    for run in finished("sgp/virtual", [RESULTS])[0].values():
+        assert run.values.keys() <= known
 
 
 @pytest.mark.parametrize(
@@ -165,6 +191,7 @@ def test_a_value_that_there_is_not_is_refused(conf: Path) -> None:
     [
         ("{values: epoch_time_s}", "table: values: epoch_time_s: must be a list of words"),
         ("{values: null}", "table: values: None: must be a list of words"),
+        ("{values: []}", r"table: values: \[\]: must be a list of words"),
         ("{by: [[method]]}", "table: by: .*: must be a list of words"),
         ("{rows: [method], columns: nodes}", "table: rows: .*: must be a word"),
     ],
@@ -173,6 +200,18 @@ def test_a_table_of_another_shape_is_refused(table: str, said: str, conf: Path) 
     write_study(conf, f"  - algorithm=sgp\ntable: {table}\n")
     with pytest.raises(ConfigError, match=said):
         studies.load("mine/one")
+
+
+def test_a_target_is_a_fraction(conf: Path) -> None:
+    write_study(conf, "  - algorithm=sgp\ntarget: 80\n")
+    with pytest.raises(ConfigError, match=r"target: 80: must be a top-1 as a fraction"):
+        studies.load("mine/one")
+
+
+def test_lines_that_are_the_same_run_are_one_cell() -> None:
+    lines = {"virtual": ["algorithm=sgp", "algorithm=sgp algorithm.overlap=0", "algorithm=sgp algorithm.overlap=1"]}
+    cells = cells_of(dataclasses.replace(studies.load("sgp/scaling"), lines=lines), "virtual")
+    assert len(cells) == len({identity(resolve(config)) for config in cells}) == 24  # 2 methods, 4 sizes, 3 seeds
 
 
 @pytest.mark.parametrize("flags", [[], ["--config-dir", "."]])
