@@ -277,6 +277,7 @@ def _split(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None) 
     shown = [share for share in SPLIT if any(point[f"{share}_mean"] for point in folded)]
     title = f"{quantity.title} and its split: {_timed(frame)}"
     figure, axes = panels_of(len(lines), labels, title, caption, sharey=len(times.kinds) == 1)
+    highest: dict[tuple[Any, Any], float] = {}
     for axis, line in zip(axes, lines, strict=True):
         mine = [point for point in folded if tuple(point[key] for key in keys) == line]
         below = [0.0] * len(mine)
@@ -287,11 +288,13 @@ def _split(frame: "pd.DataFrame", quantity: Quantity, by: Sequence[str] | None) 
                 [str(point["nodes"]) for point in mine], parts, bottom=below, width=0.7, label=SPLIT[share], **look
             )
             below = [low + part for low, part in zip(below, parts, strict=True)]
-        axis.set_ylim(0, (1 + _HEADROOM) * max(axis.get_ylim()[1], *below))
+        highest[times.of[line]] = max(highest.get(times.of[line], 0.0), *below)
         axis.set_title(textwrap.fill(labels.text(line), 38), fontsize=9)
         axis.set_xlabel("nodes")
         axis.set_axisbelow(True)
         axis.grid(visible=False, axis="x")
+    for axis, line in zip(axes, lines, strict=True):
+        axis.set_ylim(0, (1 + _HEADROOM) * highest[times.of[line]])
     axes[0].set_ylabel(quantity.label)
     add_legend(figure, axes, labels, caption)
     return figure

@@ -104,3 +104,6 @@ def test_time_to_a_target_is_a_column(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, [*command, "80"])
     assert refused.exit_code == 2
     assert "--target 80: is a top-1 as a fraction, such as 0.8" in refused.output
+    assert "time to target" in CliRunner().invoke(app, [*command, "0.8", "--values", "top1"]).stdout
+    refused = CliRunner().invoke(app, [*command[:-1], "--values", "time_to_target_s"])
+    assert "time_to_target_s: to which top-1? Add --target" in refused.output

@@ -87,15 +87,15 @@ def test_published_values_are_hollow_markers() -> None:
 def test_a_table_of_what_there_is_not_is_refused() -> None:
     study = studies.load("sgp/scaling")
     runs, _ = found(cells_of(study, "virtual"), study.preset("virtual"), [RESULTS / "showcase"])
-    for table, said in (
+    for wrong, said in (
         ({"values": ["iteration_time"]}, "values: there is no 'iteration_time'; did you mean iteration_time_s"),
-        ({"by": ["node"]}, "--by: there is no 'node'; did you mean nodes"),
+        ({"by": ["node"]}, "by: there is no 'node'; did you mean nodes"),
     ):
         with pytest.raises(ConfigError, match=rf"conf/experiment/sgp/scaling\.yaml: table: {said}"):
-            table_of(replace(study, table=table), runs)
-    headers = [
-        column.header for column in table_of(replace(study, table={"values": ["top1", "speedup"]}), runs).columns
-    ]
+            table_of(replace(study, table=wrong), runs)
+    table = table_of(replace(study, table={"values": ["top1", "speedup"]}), runs)
+    headers = [column.header for column in table.columns]
+    assert table.notes[-1] == "None of these runs has: top-1 (%)."
     assert "speed-up" in headers
     assert not [header for header in headers if "top-1" in header]  # time only: there is none
 

@@ -78,7 +78,7 @@ def test_a_key_with_dots_is_one_of_the_configuration(tmp_path: Path) -> None:
     assert all("config.yaml: cannot be read" in (problem or "") for problem in problems.values())
     runs = [run for run in runs if run.identity < "dd"]
     assert identities(filter_runs(runs, ["algorithm.overlap=0,1"])) == ["aa", "bb"]
-    assert identities(filter_runs(runs, ["model.hidden=[16,8]"])) == ["bb"]
+    assert identities(filter_runs(runs, ["model.hidden=[16, 8]"])) == ["bb"]
     with pytest.raises(ValueError, match=r"--where: there is no 'algorithm.overlp'; did you mean algorithm.overlap"):
         filter_runs(runs, ["algorithm.overlp=1"])
     with pytest.raises(LookupError, match=r"no run with algorithm.overlap=2; algorithm.overlap is 0, 1"):

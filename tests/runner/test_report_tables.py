@@ -306,3 +306,12 @@ def test_a_list_shows_settings_that_differ_and_not_what_all_share(tmp_path: Path
     keys = [column.key for column in shown.columns]
     rows = {row[keys.index("identity")].value: row for row in shown.rows}
     assert {name: row[keys.index("settings")].value for name, row in rows.items()} == {"aa": "", "bb": "", "cc": "z=2"}
+
+
+def test_a_list_shows_whatever_else_tells_two_rows_apart(tmp_path: Path) -> None:
+    write_run(tmp_path, identity="aa", topology="ring", nodes=4)
+    write_run(tmp_path, identity="bb", topology="torus", nodes=4)
+    write_run(tmp_path, identity="cc", topology="torus", nodes=8, lr=0.7)
+    keys = [column.key for column in tables.run_list(find_runs(tmp_path)).columns]
+    assert "topology" in keys
+    assert "lr" not in keys  # the number of workers tells them apart
