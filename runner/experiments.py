@@ -157,7 +157,8 @@ def table(
             frame, unread = frames.with_time_to(frame, runs, target)
             notes = [tables.target_note(target), *unread]
             shown = shown or ["top1", "time_to_target_s", "training_time_s"]
-            shown += [] if "time_to_target_s" in shown else ["time_to_target_s"]
+            if "time_to_target_s" not in shown:
+                shown.append("time_to_target_s")
         elif shown and "time_to_target_s" in shown:
             raise ValueError("--values time_to_target_s: to which top-1? Add --target, such as --target 0.8")
         if rows is not None and columns is not None:
