@@ -99,6 +99,7 @@ def _check_options(
 
 
 _PLAIN = (bool, int, float, str, type(None))
+_LISTS = (list, tuple, Sequence)
 
 
 def _title(target: Callable[..., Any]) -> str:
@@ -114,7 +115,7 @@ def _fits(value: Any, hint: Any) -> bool:
         options = typing.get_args(hint)
         plain = [option for option in options if option in _PLAIN or typing.get_origin(option)]
         return any(_fits(value, option) for option in plain or options)
-    if origin in (list, tuple, Sequence) and {*typing.get_args(hint)} <= {*_PLAIN, ...}:
+    if origin in _LISTS and {*typing.get_args(hint)} <= {*_PLAIN, ...}:
         return isinstance(value, list)
     if hint is type(None):
         return value is None
@@ -133,7 +134,7 @@ def _spell(hint: Any) -> str:
         return "one of " + ", ".join(str(option) for option in typing.get_args(hint))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_spell(option) for option in typing.get_args(hint))
-    if origin in (list, tuple, Sequence):
+    if origin in _LISTS:
         return "a list, [a,b]"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a name", type(None): "null"}
     return names.get(hint, str(hint))

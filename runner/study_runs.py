@@ -26,7 +26,7 @@ def cells_of(study: studies.Study, scale: str) -> list[Config]:
         ConfigError: as for `run-experiment`.
     """
     composed = [config for line in compose_all(study.commands(scale)) for config, _ in line]
-    return [*{repr(identity.content(config)): config for config in composed}.values()]
+    return [*{identity.identity(config): config for config in composed}.values()]
 
 
 def found(cells: Sequence[Config], preset: str, places: Sequence[Path]) -> tuple[list[Run], list[str]]:

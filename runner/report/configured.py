@@ -28,7 +28,7 @@ def parsed(text: bytes) -> Any:
     try:
         found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # 10 times as fast
         if b"&" in text:  # an anchor, maybe of what it is in itself
-            json.dumps(found, default=str)
+            json.dumps(found, default=str, skipkeys=True)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     return found

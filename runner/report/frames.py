@@ -38,11 +38,11 @@ _SHOWN_IF_NEEDED = (
 # A method brings its topology, and the global batch its learning rate: one that was chosen by hand shows.
 _USUALLY_FOLLOWS_FROM = {"topology": ["method"], "lr": ["method", "global_batch_size"], "settings": ["method"]}
 SETTINGS = (
-    *("method", "algorithm", "variant", "nodes", "workers", "seed", "identity", "status", "group"),
+    *("method", "algorithm", "variant", "nodes", "workers", "seed", "identity"),
     *(*_SHOWN, *_SHOWN_IF_NEEDED),
     *("problem", "time_as_for", "scale"),
 )
-"""What any run says of itself beside what was measured."""
+"""Of any run, what can make a row or a line."""
 _NO_ROW_KEY = {"status", "group", "seed", "identity", "staleness", *METRICS}
 
 

@@ -11,7 +11,7 @@ from runner.report import figures, frames, tables
 from runner.report.formats import Table
 from runner.report.metrics import METRICS, metric_of
 from runner.report.published import times_by_nodes
-from runner.report.runs import Run, filter_runs
+from runner.report.runs import Run, filter_runs, unknown_name
 from runner.studies import Study
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 FIGURE = ("x", "y", "by", "where", "published")
+"""What a study may say of a figure: options of `experiments plot`, and whose published values it has beside."""
 PAPERS = ("slowmo",)
 """Of which times per iteration are published."""
-"""What a study may say of a figure: options of `experiments plot`, and whose published values it has beside."""
 
 
 def table_of(study: Study, runs: Sequence[Run]) -> Table:
@@ -31,7 +31,7 @@ def table_of(study: Study, runs: Sequence[Run]) -> Table:
         LookupError: none of the runs has finished.
         ConfigError: the study's file asks for a key or value that there is not.
     """
-    check(study)
+    _check_table(study)
     frame = frames.summaries(runs)
     asked = dict(study.table)
     notes: list[str] = []
@@ -57,39 +57,47 @@ def check(study: Study) -> None:
     Raises:
         ConfigError: the study's file asks for a setting, a value or a figure that there is not.
     """
-    file = f"conf/experiment/{study.name}.yaml"
+    _check_table(study)
+    _check_figures(study)
+
+
+def _check_table(study: Study) -> None:
+    what = f"conf/experiment/{study.name}.yaml: table"
     for key, value in study.table.items():
         names = value if isinstance(value, list) else [value]
-        _check_names(f"{file}: table: {key}", names, METRICS if key == "values" else frames.SETTINGS)
+        _check_names(f"{what}: {key}", names, METRICS if key == "values" else frames.SETTINGS)
     if "time_to_target_s" in study.table.get("values", []) and study.target is None:
-        raise ConfigError(f"{file}: table: values: time_to_target_s: to which? Add a target, such as target: 0.8")
+        raise ConfigError(f"{what}: values: time_to_target_s: to which? Add a target, such as target: 0.8")
+
+
+def _check_figures(study: Study) -> None:
+    what = f"conf/experiment/{study.name}.yaml: figures"
     allowed = {"x": ("epoch", "time", "nodes", "staleness"), "y": tuple(figures.QUANTITIES), "published": PAPERS}
     for asked in study.figures:
         for key, value in asked.items():
-            what = f"{file}: figures: {key}"
             if key not in FIGURE:
-                raise ConfigError(f"{what}: there is no such key; {nearest(key, FIGURE)}")
+                raise ConfigError(f"{what}: {key}: there is no such key; {nearest(key, FIGURE)}")
             if key in allowed and value not in allowed[key]:
-                raise ConfigError(f"{what}: {value}: cannot be drawn; {nearest(str(value), allowed[key])}")
+                raise ConfigError(f"{what}: {key}: {value}: cannot be drawn; {nearest(str(value), allowed[key])}")
             if key in ("by", "where") and not isinstance(value, list):
-                raise ConfigError(f"{what}: {value}: must be a list")
-        _check_names(f"{file}: figures: by", asked.get("by", []), frames.SETTINGS)
+                raise ConfigError(f"{what}: {key}: {value}: must be a list")
+        _check_names(f"{what}: by", asked.get("by", []), frames.SETTINGS)
         for condition in asked.get("where", []):
             key, equals, _ = str(condition).partition("=")
             if not equals:
-                raise ConfigError(f"{file}: figures: where: {condition}: write key=value, for example nodes=4")
+                raise ConfigError(f"{what}: where: {condition}: write key=value, for example nodes=4")
             if "." not in key:
-                _check_names(f"{file}: figures: where", [key], frames.SETTINGS)
+                _check_names(f"{what}: where", [key], frames.SETTINGS)
         try:
             figures.check_axes(asked.get("x"), asked.get("y"))
         except ValueError as error:
-            raise ConfigError(f"{file}: figures: {error}") from error
+            raise ConfigError(f"{what}: {error}") from error
 
 
 def _check_names(what: str, names: Sequence[Any], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
-            raise ConfigError(f"{what}: there is no {name!r}; {nearest(str(name), known)}")
+            raise ConfigError(str(unknown_name(what, str(name), [*known])))
 
 
 def figures_of(study: Study, scale: str, runs: Sequence[Run]) -> tuple[list[tuple[str, Figure]], list[str]]:
@@ -97,7 +105,7 @@ def figures_of(study: Study, scale: str, runs: Sequence[Run]) -> tuple[list[tupl
 
     One that shows a part of what another does is left out, as where another scale has learners that this one has not.
     """
-    check(study)
+    _check_figures(study)
     drawn: list[tuple[str, Figure]] = []
     problems: list[str] = []
     wanted: list[tuple[dict[str, Any], dict[str, Any], dict[Path, Run]]] = []

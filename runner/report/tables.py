@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TOP1 = {"top1": 3, "top1_mean_model": 3, "top1_workers_mean": 3, "top1_centre": 3, "evaluated_model": 3}
 _SPARE = {"method": 2, "workers": 2, "seed": 3, **_TOP1, "model": 5, "dataset": 6, "epoch_time_s": 6}
 """Which columns a list of runs can do without on a narrow terminal: the highest first."""
-_TOLD_ANYWAY = ("identity", "status", "group", "variant", "evaluated_model")
+_TOLD_ANYWAY = ("identity", "variant", "evaluated_model")
 """In columns that a list always has, or by other rules."""
 
 

@@ -68,7 +68,13 @@ def test_a_key_with_dots_is_one_of_the_configuration(tmp_path: Path) -> None:
         content["algorithm"]["overlap"], content["model"]["hidden"] = overlap, hidden
         config.write_text(json.dumps(content))
     write_run(tmp_path, identity="cc")  # its algorithm has no such setting
-    for identity, text in (("dd", "{"), ("ee", "a: &x [*x]"), ("ff", "[" * 5000), ("gg", "7")):
+    for identity, text in (
+        ("dd", "{"),
+        ("ee", "a: &x [*x]"),
+        ("ff", "[" * 5000),
+        ("gg", "7"),
+        ("hh", "? &x 2026-01-01\n: 1\n"),
+    ):
         (write_run(tmp_path, identity=identity) / "config.yaml").write_text(text)
     runs = find_runs(tmp_path)
     chosen = filter_runs(runs, ["algorithm.overlap=1"])
